@@ -1,0 +1,32 @@
+# `make train` and `make test` work on a fresh machine with Python 3.11 to 3.13, pip and make.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: train test check format tensorboard clean
+
+train: .venv/installed ## run the main job on embedded data
+	$(BIN)/python train.py
+
+test: .venv/installed ## run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/installed ## format, lint and types, without changing a file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed ## format and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tensorboard: .venv/installed ## open the dashboards of all studies
+	$(BIN)/tensorboard --logdir studies
+
+clean: ## remove the environment and caches, but no study
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+
+# The marker is written last, so a broken installation is tried again.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
