@@ -1,0 +1,86 @@
+"""Metrics that cost little per step: tensors are added to in the step, and read once at the end of the epoch."""
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+
+class ConfusionMatrix(Metric):
+    """Count (truth, prediction) pairs over a whole split.
+
+    One matrix gives accuracy, F1 and IoU, and, being a sum, is reduced across processes by torchmetrics. Unlike
+    `torchmetrics.classification.MulticlassConfusionMatrix` it does not validate its arguments in every step (labels
+    are checked once, where the data is loaded) and takes classes rather than logits.
+
+    Args:
+        num_classes: K.
+        ignore_index: label of samples or pixels that do not count; they land in an extra bin that is cut off.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_classes: int, ignore_index: int | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.add_state("counts", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, truth: Tensor) -> None:
+        """`predicted` and `truth`: integer tensors of classes, of one shape."""
+        k = self.num_classes
+        pairs = truth.flatten().long() * k + predicted.flatten()
+        if self.ignore_index is not None:
+            pairs = torch.where(truth.flatten() == self.ignore_index, k * k, pairs)
+        self.counts += torch.bincount(pairs, minlength=k * k + 1)[: k * k].view(k, k)
+
+    def compute(self) -> Tensor:
+        """The counts, int64 (K, K): rows are the truth, columns the prediction."""
+        return self.counts
+
+
+class MeanLoss(Metric):
+    """The mean loss over the samples of an epoch, from one loss a batch."""
+
+    full_state_update = False
+    total: Tensor
+    samples: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("samples", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, samples: int) -> None:
+        """`loss`: scalar, the mean over `samples` samples."""
+        self.total += loss.detach() * samples
+        self.samples += samples
+
+    def compute(self) -> Tensor:
+        """Scalar float32."""
+        return (self.total / self.samples).float()
+
+
+class SplitMetrics(nn.Module):
+    """What classification counts over one split, of images or of pixels."""
+
+    def __init__(self, num_classes: int, ignore_index: int | None = None) -> None:
+        super().__init__()
+        self.loss = MeanLoss()
+        self.confusion = ConfusionMatrix(num_classes, ignore_index)
+
+
+def accuracy(counts: Tensor) -> Tensor:
+    """Share of samples on the diagonal of a confusion matrix (K, K)."""
+    return counts.diagonal().sum() / counts.sum()
+
+
+def class_accuracy(counts: Tensor) -> Tensor:
+    """Recall of each class, float (K,); NaN where the class does not occur in the truth."""
+    return counts.diagonal() / counts.sum(1)
+
+
+def f1(counts: Tensor) -> Tensor:
+    """F1 averaged over the classes that occur in truth or prediction (macro F1)."""
+    scores = 2 * counts.diagonal() / (counts.sum(0) + counts.sum(1))
+    return scores.nanmean()
