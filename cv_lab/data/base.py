@@ -1,0 +1,103 @@
+"""What the data modules of all data sets share: splits, loaders, augmentation and normalisation on the device."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cv_lab.augment import Augmentation, Batch, Mix
+from cv_lab.data.in_memory import InMemoryImages, eval_loader, train_loader
+from cv_lab.data.splits import balanced_subset, stratified_split
+
+
+class ImageData(LightningDataModule):
+    """Train, validation and test splits of labelled images.
+
+    Subclasses give `mean`, `std` and :meth:`load`.
+
+    Args:
+        batch_size: of all three loaders.
+        augmentation: applied to training batches on the device, before normalisation.
+        validation: "split" validates on a part of the training set and keeps the test set for the end; "test"
+            validates on the test set, as many courses do, and so picks the checkpoint by it.
+        val_fraction: of the training set that is split off; class-balanced.
+        train_subset: count or fraction of the remaining training images to use; class-balanced.
+        val_subset: the same for validation.
+        seed: of split, subsets and the order of batches.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    classes: tuple[str, ...]
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        augmentation: Augmentation | None = None,
+        validation: str = "split",
+        val_fraction: float = 0.1,
+        train_subset: int | float | None = None,
+        val_subset: int | float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if validation not in ("split", "test"):
+            raise ValueError(f"data.validation={validation} is not known: give split or test")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        self.batch_size, self.augmentation, self.seed = batch_size, augmentation, seed
+        self.validation, self.val_fraction = validation, val_fraction
+        self.train_subset, self.val_subset = train_subset, val_subset
+        self.train: InMemoryImages | None = None
+
+    @abstractmethod
+    def load(self, train: bool) -> InMemoryImages:
+        """The whole training or test set as the data set's authors divided it."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, split and reduce; called by Lightning before each of fit and test, working only once."""
+        if self.train is not None:
+            return
+        train, self.test = self.load(train=True), self.load(train=False)
+        self.classes = train.classes
+        if self.validation == "split":
+            kept, held_out = stratified_split(train.labels.numpy(), self.val_fraction, self.seed)
+            train, self.val = train.subset(kept), train.subset(held_out)
+        else:
+            self.val = self.test
+        if self.train_subset is not None:
+            train = train.subset(balanced_subset(train.labels.numpy(), self.train_subset, self.seed))
+        if self.val_subset is not None:
+            self.val = self.val.subset(balanced_subset(self.val.labels.numpy(), self.val_subset, self.seed))
+        self.train = train
+        for transform in self.augmentation.transforms if self.augmentation else []:
+            if isinstance(transform, Mix):
+                transform.num_classes = len(self.classes)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        assert self.train is not None
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        return train_loader(self.train, self.batch_size, self.seed, epoch)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return eval_loader(self.val, self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return eval_loader(self.test, self.batch_size)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment training batches and normalise all, on the device."""
+        assert self.trainer is not None
+        if self.trainer.training and self.augmentation is not None:
+            batch = self.augmentation(batch)
+        return {**batch, "image": self.normalise(batch["image"])}
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 or float (N, 3, H, W) in 0..255 to float32 of mean 0 and deviation 1, channels last in memory."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1) * 255
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+

@@ -1,0 +1,100 @@
+"""The fast path for small images: a split lives as one uint8 tensor, and a batch is one indexing operation."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cv_lab.augment import Batch
+
+
+class InMemoryImages(Dataset[Batch]):
+    """Images and labels in memory.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), from 0 to K - 1.
+        classes: the K names.
+
+    Raises:
+        ValueError: if a label is out of range.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
+        assert images.dtype == torch.uint8 and images.ndim == 4 and len(images) == len(labels)
+        wrong = torch.nonzero((labels < 0) | (labels >= len(classes))).flatten()
+        if len(wrong):
+            raise ValueError(
+                f"{len(wrong)} of {len(labels)} labels are out of range: image {wrong[0]} has label "
+                f"{labels[wrong[0]]}, but there are {len(classes)} classes, 0 to {len(classes) - 1}"
+            )
+        self.images, self.labels, self.classes = images, labels, classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """A whole batch at once; torch's loader calls this in place of one ``__getitem__`` a sample."""
+        index = torch.tensor(indices)
+        return {"image": self.images[index], "label": self.labels[index], "index": index}
+
+    def subset(self, indices: Any) -> "InMemoryImages":
+        """The samples at `indices`, int (M,), as a data set of its own."""
+        index = torch.as_tensor(indices)
+        return InMemoryImages(self.images[index], self.labels[index], self.classes)
+
+
+class EpochSampler(Sampler[int]):
+    """An order that is a function of seed and epoch alone, so that a continued trial sees what an unbroken one does.
+
+    Lightning calls :meth:`set_epoch`; `epoch` is for the first one, whose iterator Lightning makes before that call.
+    """
+
+    def __init__(self, size: int, seed: int, epoch: int = 0) -> None:
+        self.size, self.seed = size, seed
+        self.generator = torch.Generator()  # also seeds the loader's worker processes
+        self.set_epoch(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.generator.manual_seed(self.seed * 1_000_003 + epoch)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=order).tolist())
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def train_loader(dataset: InMemoryImages, batch_size: int, seed: int, epoch: int) -> DataLoader[Batch]:
+    """Shuffled batches; an incomplete last one is dropped, since it would weigh its few samples like a whole batch.
+
+    Raises:
+        ValueError: if there are fewer samples than one batch.
+    """
+    if batch_size > len(dataset):
+        raise ValueError(
+            f"batch_size={batch_size} is larger than the training set of {len(dataset)} images: "
+            f"give at most batch_size={len(dataset)}"
+        )
+    sampler = EpochSampler(len(dataset), seed, epoch)
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        drop_last=True,
+        collate_fn=_as_is,
+        generator=sampler.generator,
+    )
+
+
+def eval_loader(dataset: InMemoryImages, batch_size: int) -> DataLoader[Batch]:
+    """All samples in their own order."""
+    return DataLoader(dataset, batch_size, collate_fn=_as_is)

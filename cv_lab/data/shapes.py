@@ -1,0 +1,36 @@
+"""The embedded data set: procedural scenes, generated in memory from a seed."""
+
+from typing import Any
+
+from cv_lab.data.base import ImageData
+from cv_lab.data.in_memory import InMemoryImages
+from cv_lab.data.scenes import CLASSES, generate_scenes
+
+# The pictures are a function of these alone, not of the trial's seed: trials that differ in their seed see the same
+# images in another split and order.
+TRAIN_SEED, TEST_SEED = 1, 2
+
+
+class Shapes(ImageData):
+    """Scenes with up to a few textured objects; a scene's label is the class of its largest object.
+
+    Args:
+        train_count: scenes to draw for training and validation.
+        test_count: scenes to draw for the test.
+        image_size: side in pixels.
+        options: see :class:`~cv_lab.data.base.ImageData`.
+    """
+
+    mean = (0.5, 0.5, 0.5)  # colours are drawn evenly from the whole range
+    std = (0.25, 0.25, 0.25)
+
+    def __init__(
+        self, train_count: int = 4000, test_count: int = 1000, image_size: int = 48, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.train_count, self.test_count, self.image_size = train_count, test_count, image_size
+
+    def load(self, train: bool) -> InMemoryImages:
+        count, seed = (self.train_count, TRAIN_SEED) if train else (self.test_count, TEST_SEED)
+        scenes = generate_scenes(count, self.image_size, seed)
+        return InMemoryImages(scenes.images, scenes.labels, CLASSES)

@@ -1,0 +1,56 @@
+"""Seeded, class-balanced splits and subsets, as sorted indices."""
+
+import numpy as np
+
+
+def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split indices in two so that the second part holds `fraction` of every class.
+
+    Args:
+        labels: int (N,).
+        fraction: between 0 and 1, exclusive.
+        seed: the same seed gives the same split.
+
+    Returns:
+        The indices of the larger and of the smaller part, each sorted.
+
+    Raises:
+        ValueError: if `fraction` is out of range or leaves one part empty.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"val_fraction={fraction} must lie between 0 and 1, exclusive")
+    amount = round(fraction * len(labels))
+    if not 0 < amount < len(labels):
+        raise ValueError(f"val_fraction={fraction} of {len(labels)} images leaves no image on one side of the split")
+    second = balanced_subset(labels, amount, seed)
+    return np.setdiff1d(np.arange(len(labels)), second), second
+
+
+def balanced_subset(labels: np.ndarray, amount: int | float, seed: int) -> np.ndarray:
+    """Draw `amount` indices in which classes keep their shares.
+
+    Args:
+        labels: int (N,).
+        amount: a count (int) or a fraction of all (float up to 1.0).
+        seed: the same seed gives the same subset; a larger subset of the same seed contains a smaller one of
+            equal class shares as far as rounding allows.
+
+    Returns:
+        Sorted indices, int (count,).
+
+    Raises:
+        ValueError: if `amount` is not positive, or more than there is.
+    """
+    count = round(amount * len(labels)) if isinstance(amount, float) and amount <= 1 else int(amount)
+    if not 0 < count <= len(labels):
+        raise ValueError(
+            f"a subset of {amount} is not possible: give a count from 1 to {len(labels)} or a fraction up to 1.0"
+        )
+    random = np.random.default_rng(seed)
+    # Every sample gets its rank within its class as a share of the class; the lowest shares of all classes together
+    # are then a subset in which each class holds its own share, to within one sample.
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        position[random.permutation(members)] = (np.arange(len(members)) + random.random()) / len(members)
+    return np.sort(np.argsort(position, kind="stable")[:count])
