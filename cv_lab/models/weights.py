@@ -1,0 +1,75 @@
+"""Weights from files: read safely, and fitted with a report of what does not fit."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+SHOWN = 5  # keys listed of each kind in a message
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a file of ``torch.save`` without running code from it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such file, or holds objects beside tensors and plain values.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler stumbles over foreign bytes in any way
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"{path} is not a checkpoint that can be loaded safely, as tensors and plain values alone: {reason}"
+        ) from error
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a safetensors file, a file of ``torch.save``, or a trial's checkpoint (of its network).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file holds no state dict.
+    """
+    if Path(path).suffix == ".safetensors":
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no file of weights {path}")
+        return load_file(path)
+    saved = read_checkpoint(path)
+    if "state_dict" in saved and "hyper_parameters" in saved:  # a trial's checkpoint: the network of its task
+        return {key[6:]: value for key, value in saved["state_dict"].items() if key.startswith("model.")}
+    saved = saved.get("state_dict", saved)
+    if not saved or not all(isinstance(value, Tensor) for value in saved.values()):
+        raise ValueError(f"{path} holds no state dict, which maps names to tensors")
+    return saved
+
+
+def fit_state_dict(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load `state` into `module`, all of it or nothing.
+
+    Raises:
+        ValueError: if keys are missing, unexpected or of another shape; the message lists them.
+    """
+    own = module.state_dict()
+    shape = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    problems = {
+        "missing": [key for key in own if key not in state],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": shape,
+    }
+    if any(problems.values()):
+        told = [
+            f"{len(keys)} {kind}: {', '.join(keys[:SHOWN])}{', ...' if len(keys) > SHOWN else ''}"
+            for kind, keys in problems.items()
+            if keys
+        ]
+        raise ValueError(f"the weights in {source} do not fit {type(module).__name__}: {'; '.join(told)}")
+    module.load_state_dict(state)
