@@ -1,0 +1,335 @@
+"""Pictures from numpy arrays: tiles, grids, confusion matrices, masks and bars per class.
+
+Images are uint8, (H, W, 3) in RGB or (H, W) in grey. Photographs and masks are drawn with Pillow;
+what has axes is drawn with matplotlib, which is imported only there because it takes most of a
+second, and by its `Figure` rather than by `pyplot`, which keeps global state and wants a display.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Pixels = NDArray[np.uint8]
+
+INK = (34, 34, 34)
+PALE_INK = (110, 110, 110)
+GROUND = (255, 255, 255)
+PAPER = "#f0f0f0"  # behind what has no pixels or no samples
+RIGHT = (0, 140, 90)
+WRONG = (205, 45, 40)
+
+
+def palette(n: int) -> Pixels:
+    """Colours of `n` classes, uint8 (n, 3), for white and for black pages.
+
+    Colour i is the same for every `n`. The first six are those of Okabe and Ito (2008), which
+    colour-blind readers tell apart; each next one is the candidate farthest from all before it in
+    the OKLab space (Ottosson, 2020).
+    """
+    if not 0 <= n <= 256:
+        raise ValueError(f"palette({n}): give 0 to 256, classes of an 8-bit mask")
+    return _palette()[:n].copy()
+
+
+@cache
+def _palette() -> Pixels:
+    first = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [213, 94, 0], [86, 180, 233]])
+    levels = np.arange(0, 256, 15)
+    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    lab = _oklab(rgb)
+    lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
+    usable = (lightness > 0.45) & (lightness < 0.82) & (chroma > 0.06) & (chroma < 0.22)
+    rgb, lab = rgb[usable], lab[usable]
+    colors = list(first)
+    distance = ((lab[:, None] - _oklab(first)) ** 2).sum(-1).min(1)
+    while len(colors) < 256:
+        farthest = distance.argmax()
+        colors.append(rgb[farthest])
+        distance = np.minimum(distance, ((lab - lab[farthest]) ** 2).sum(-1))
+    return np.array(colors, dtype=np.uint8)
+
+
+def _oklab(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
+    """sRGB (N, 3) in 0..255 to OKLab, in which equal distances look equally different."""
+    srgb = rgb / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    cones = linear @ [
+        [0.4122214708, 0.2119034982, 0.0883024619],
+        [0.5363325363, 0.6806995451, 0.2817188376],
+        [0.0514459929, 0.1073969566, 0.6299787005],
+    ]
+    lab: NDArray[np.float64] = np.cbrt(cones) @ [
+        [0.2104542553, 1.9779984951, 0.0259040371],
+        [0.7936177850, -2.4285922050, 0.7827717662],
+        [-0.0040720468, 0.4505937099, -0.8086757660],
+    ]
+    return lab
+
+
+def classification_tile(image: Pixels, truth: str, predicted: str, confidence: float, size: int = 128) -> Image.Image:
+    """An image with its predicted class; a wrong one also has the true class.
+
+    The border is green when right and red when wrong, and a check mark or a cross says the same
+    without colour.
+
+    Args:
+        image: uint8 (H, W, 3) or (H, W).
+        truth: name of the true class.
+        predicted: name of the predicted class.
+        confidence: of the prediction, in 0..1.
+        size: longer side of the shown image in pixels. All tiles of one `size` are equally large.
+    """
+    right = truth == predicted
+    color = RIGHT if right else WRONG
+    border = max(2, size // 32)
+    font = _font(max(10, size / 10))
+    line = round(font.size * 1.35)
+    width = size + 2 * border
+    tile = Image.new("RGB", (width, width + 2 * line + border), GROUND)
+    draw = ImageDraw.Draw(tile)
+    draw.rectangle((0, 0, width - 1, width - 1), fill=PAPER, outline=color, width=border)
+    photo = _fit(Image.fromarray(image).convert("RGB"), size)
+    tile.paste(photo, ((width - photo.width) // 2, (width - photo.height) // 2))
+
+    y = width + border + line // 2
+    mark = round(font.size)
+    tile.paste(color, (0, y - mark // 2), _mark(right, mark))
+    percent = f"{100 * confidence:.0f} %"
+    draw.text((width - 1, y), percent, fill=INK, font=font, anchor="rm")
+    left = mark + round(font.size / 3)
+    room = width - left - font.getlength(percent + "  ")
+    draw.text((left, y), _shorten(predicted, font, room), fill=INK, font=font, anchor="lm")
+    if not right:
+        y += line
+        draw.text((left, y), "is ", fill=PALE_INK, font=font, anchor="lm")
+        left += round(font.getlength("is "))
+        name = _shorten(truth, font, width - left)
+        draw.text((left, y), name, fill=INK, font=font, anchor="lm")
+    return tile
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, `size` pixels high."""
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=size))
+
+
+def _fit(image: Image.Image, size: int) -> Image.Image:
+    """Resize to a longer side of `size`: tiny images by whole pixels, others smoothly."""
+    scale = size / max(image.size)
+    small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    method = Image.Resampling.NEAREST if scale >= 8 else Image.Resampling.BICUBIC
+    return image.resize(small, method)
+
+
+def _mark(right: bool, size: int) -> Image.Image:
+    """A check mark or a cross as a mask of (size, size) pixels; the font has neither."""
+    scale = 8  # Pillow's lines have steps; drawn large and reduced they become smooth
+    big = size * scale
+    mask = Image.new("L", (big, big))
+    draw = ImageDraw.Draw(mask)
+    strokes = (
+        [[(0.12, 0.55), (0.38, 0.82), (0.88, 0.2)]]
+        if right
+        else [[(0.18, 0.18), (0.82, 0.82)], [(0.82, 0.18), (0.18, 0.82)]]
+    )
+    for stroke in strokes:
+        points = [(x * big, y * big) for x, y in stroke]
+        draw.line(points, fill=255, width=big // 7, joint="curve")
+    return mask.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The text, or as much of it as fits in `width` pixels together with an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1].rstrip(" _-")
+    return text + "…"
+
+
+def grid(tiles: Sequence[Image.Image], columns: int = 8, gap: int = 12) -> Image.Image:
+    """Tiles in rows on a white ground, `gap` pixels apart; the last row may be incomplete."""
+    if not tiles or columns < 1:
+        raise ValueError(f"grid of {len(tiles)} tiles in {columns} columns: give at least one each")
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    width = max(tile.width for tile in tiles) + gap
+    height = max(tile.height for tile in tiles) + gap
+    picture = Image.new("RGB", (columns * width + gap, rows * height + gap), GROUND)
+    for i, tile in enumerate(tiles):
+        picture.paste(tile, (gap + i % columns * width, gap + i // columns * height))
+    return picture
+
+
+def confusion_matrix(matrix: NDArray[np.integer], classes: Sequence[str], title: str | None = None) -> Image.Image:
+    """Draw counts as shares of the true class.
+
+    Up to 20 classes the cells are labelled in per cent; up to 40 the axes carry the classes' names,
+    beyond that their indices. The row of a class without samples is grey. Colours go by the square
+    root of the share: among many classes a mistake is a few per cent, which nobody sees on an even
+    scale.
+
+    Args:
+        matrix: counts, int (K, K); rows are the truth, columns the prediction.
+        classes: K names.
+        title: above the matrix.
+    """
+    k = len(classes)
+    if k == 0 or matrix.shape != (k, k):
+        raise ValueError(f"confusion matrix of shape {matrix.shape} does not fit {k} classes")
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    samples = matrix.sum(1, keepdims=True)
+    shares = np.divide(matrix, samples, where=samples > 0, out=np.full((k, k), np.nan))
+    side = float(np.clip(0.42 * k, 2.6, 8))
+    font = 9 if k <= 20 else 7
+    figure = Figure(figsize=(side + 1.2, side), dpi=150)
+    axes = figure.add_subplot()
+    axes.set_facecolor(PAPER)  # shows where shares are NaN
+    shown = axes.imshow(shares, "Blues", PowerNorm(0.5, 0, 1), interpolation="nearest")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if title:
+        axes.set_title(title, fontsize=11, pad=10)
+    if k <= 40:
+        names = [name if len(name) <= 24 else name[:23] + "…" for name in classes]
+        upright = k <= 3
+        axes.set_xticks(
+            range(k),
+            names,
+            fontsize=font,
+            rotation=0 if upright else 45,
+            ha="center" if upright else "right",
+            rotation_mode="anchor",
+        )
+        axes.set_yticks(range(k), names, fontsize=font)
+    axes.tick_params(length=2, color="0.6")
+    axes.spines[:].set_visible(False)
+    if k <= 20:
+        for row, column in np.argwhere(matrix > 0):
+            share = shares[row, column]
+            axes.text(
+                column,
+                row,
+                f"{100 * share:.0f}" if share >= 0.005 else "<1",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if share > 0.45 else "0.15",
+            )
+    ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
+    bar = figure.colorbar(shown, ax=axes, fraction=0.05, aspect=30, pad=0.03, ticks=ticks)
+    bar.ax.set_yticklabels([f"{100 * tick:.0f} %" for tick in ticks], fontsize=8)
+    bar.ax.tick_params(length=2, color="0.6")
+    bar.set_label("share of the true class", fontsize=9)
+    bar.outline.set_visible(False)
+    return _render(figure)
+
+
+def overlay(image: Pixels, mask: NDArray[np.integer], colors: Pixels, alpha: float = 0.5, ignore: int = 255) -> Pixels:
+    """Lay the colours of a mask's classes over an image.
+
+    Args:
+        image: uint8 (H, W, 3) or (H, W).
+        mask: class of each pixel, int (H, W).
+        colors: uint8 (K, 3), as from :func:`palette`.
+        alpha: opacity of the colours, 0..1.
+        ignore: label of pixels that belong to no class; they show the bare image.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    if mask.shape != image.shape[:2]:
+        raise ValueError(f"mask of shape {mask.shape} does not fit an image of {image.shape[:2]}")
+    rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    known = mask != ignore
+    labels = mask[known]
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(colors):
+        raise ValueError(f"mask has labels {labels.min()} to {labels.max()}, colors has {len(colors)} classes")
+    result = rgb.copy()
+    mixed = (1 - alpha) * rgb[known] + alpha * colors[labels].astype(float)
+    result[known] = mixed.round().astype(np.uint8)
+    return result
+
+
+def legend(classes: Sequence[str], colors: Pixels, width: int = 800) -> Image.Image:
+    """Coloured squares with the classes' names, side by side, wrapped to `width` pixels."""
+    if len(colors) < len(classes):
+        raise ValueError(f"{len(classes)} classes need as many colors, given are {len(colors)}")
+    font = _font(14)
+    square, line, space = 14, 24, 18
+    picture = Image.new("RGB", (width, line * max(1, len(classes))), GROUND)
+    draw = ImageDraw.Draw(picture)
+    x = right = 0
+    y = line // 2
+    for name, color in zip(classes, colors, strict=False):
+        name = _shorten(name, font, width - square - 6)
+        taken = square + 6 + round(font.getlength(name))
+        if x and x + taken > width:
+            x, y = 0, y + line
+        draw.rounded_rectangle((x, y - square // 2, x + square - 1, y + square // 2 - 1), 3, fill=tuple(color.tolist()))
+        draw.text((x + square + 6, y), name, fill=INK, font=font, anchor="lm")
+        right = max(right, x + taken)
+        x += taken + space
+    return picture.crop((0, 0, right + 1, y + line // 2))
+
+
+def bar_chart(
+    values: NDArray[np.floating] | Sequence[float], names: Sequence[str], title: str, unit: str
+) -> Image.Image:
+    """One horizontal bar a class, with its value at its end.
+
+    Args:
+        values: K numbers, in `unit`; NaN, of a class that does not occur, is called absent.
+        names: K names, drawn from top to bottom.
+        title: above the bars.
+        unit: label of the axis; "%" fixes it to 0..100.
+    """
+    heights = np.asarray(values, dtype=float)
+    if heights.shape != (len(names),) or not names:
+        raise ValueError(f"{len(names)} names need as many values, given are {heights.shape}")
+    from matplotlib.figure import Figure
+
+    present = np.isfinite(heights)
+    decimals = 3 if np.abs(heights[present]).max(initial=0) <= 1 else 1
+    figure = Figure(figsize=(6.4, 0.8 + 0.24 * len(names)), dpi=150)
+    axes = figure.add_subplot()
+    axes.barh(range(len(names)), np.where(present, heights, 0), height=0.7, color="#0072b2")
+    for row, (value, exists) in enumerate(zip(heights, present, strict=True)):
+        axes.annotate(
+            f"{value:.{decimals}f}" if exists else "absent",
+            (value if exists else 0, row),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color="0.15" if exists else "0.5",
+            style="normal" if exists else "italic",
+        )
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    if unit == "%":
+        axes.set_xlim(0, 100)
+    axes.set_xlabel(unit)
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return _render(figure)
+
+
+def _render(figure: Figure) -> Image.Image:
+    """A figure's picture, cut to what is drawn."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.15)
+    return Image.open(buffer).convert("RGB")
