@@ -1,0 +1,82 @@
+"""Pictures of a classifier: what it says of some validation images, and its confusion matrix."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pytorch_lightning import Callback, Trainer
+
+from cv_lab import draw
+from cv_lab.callbacks.tensorboard import add_image
+from cv_lab.data.base import ImageData
+from cv_lab.data.splits import balanced_subset
+from cv_lab.files import replacing, write_csv, write_json
+from cv_lab.tasks.classification import Classification
+
+
+class ClassificationPictures(Callback):
+    """Show a fixed sample of validation images in TensorBoard after each epoch; keep those of the best checkpoint.
+
+    The folder holds at the end ``gallery.png``, ``samples.json`` with ``images/*.png``, and the confusion matrix of
+    the test set as ``confusion_matrix.csv`` (rows are the truth) and ``.png``.
+
+    Args:
+        folder: where the pictures of the best checkpoint go.
+        count: images in the sample, drawn in balance over the classes.
+    """
+
+    def __init__(self, folder: str, count: int = 32) -> None:
+        self.folder = Path(folder)
+        self.count = count
+
+    def on_validation_epoch_end(self, trainer: Trainer, task: Classification) -> None:  # type: ignore[override]
+        if trainer.is_global_zero:
+            _, _, tiles = self._predict(trainer, task)
+            add_image(trainer, "predictions", draw.grid(tiles))
+
+    def on_test_epoch_end(self, trainer: Trainer, task: Classification) -> None:  # type: ignore[override]
+        counts = task.split_metrics("test").confusion.compute().cpu().numpy()  # reduced over all processes
+        if not trainer.is_global_zero:
+            return
+        images, samples, tiles = self._predict(trainer, task)
+        gallery = draw.grid(tiles)
+        matrix = draw.confusion_matrix(counts, task.classes)
+        add_image(trainer, "predictions_of_best", gallery)
+        add_image(trainer, "confusion_matrix", matrix)
+        _save(gallery, self.folder / "gallery.png")
+        _save(matrix, self.folder / "confusion_matrix.png")
+        rows = [
+            {"truth": name, **dict(zip(task.classes, row, strict=True))}
+            for name, row in zip(task.classes, counts.tolist(), strict=True)
+        ]
+        write_csv(self.folder / "confusion_matrix.csv", rows)
+        for number, image in enumerate(images):
+            _save(Image.fromarray(image), self.folder / "images" / f"{number}.png")
+        write_json(self.folder / "samples.json", samples)
+
+    def _predict(
+        self, trainer: Trainer, task: Classification
+    ) -> tuple[list[np.ndarray], list[dict[str, Any]], list[Image.Image]]:
+        """The sample's images, uint8 (H, W, 3), what the network says of them, and both drawn."""
+        data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
+        index = balanced_subset(data.val.labels.numpy(), min(self.count, len(data.val)), seed=0)
+        images, labels = data.val.images[index], data.val.labels[index].tolist()
+        with torch.inference_mode():
+            confidences, predictions = task(data.normalise(images.to(task.device))).softmax(1).max(1)
+        arrays = list(images.permute(0, 2, 3, 1).numpy())
+        samples = [
+            {"index": int(i), "truth": task.classes[t], "predicted": task.classes[p], "confidence": c}
+            for i, t, p, c in zip(index, labels, predictions.tolist(), confidences.tolist(), strict=True)
+        ]
+        tiles = [
+            draw.classification_tile(array, sample["truth"], sample["predicted"], sample["confidence"])
+            for array, sample in zip(arrays, samples, strict=True)
+        ]
+        return arrays, samples, tiles
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")

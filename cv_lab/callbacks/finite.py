@@ -1,0 +1,51 @@
+"""A trial whose loss is no number any more has failed, and says so."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class NonFiniteLossError(RuntimeError):
+    """The training loss became NaN or infinite."""
+
+
+class RequireFiniteLoss(Callback):
+    """End the trial at the first training loss that is NaN or infinite.
+
+    On a GPU, looking at a loss waits for the step to finish; losses are therefore collected there and looked at
+    together every `gpu_interval` steps.
+    """
+
+    def __init__(self, gpu_interval: int = 50) -> None:
+        self.gpu_interval = gpu_interval
+        self.pending: list[tuple[int, Tensor, Tensor]] = []  # step, loss, indices of the batch's images
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.pending.append((trainer.global_step, outputs["loss"].detach(), batch["index"]))
+        if len(self.pending) >= (1 if pl_module.device.type == "cpu" else self.gpu_interval):
+            self._check(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
+        if not self.pending:
+            return
+        finite = torch.isfinite(torch.stack([loss for _, loss, _ in self.pending])).tolist()
+        if not all(finite):
+            step, loss, index = self.pending[finite.index(False)]
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            images = ", ".join(map(str, index[:8].tolist())) + (", ..." if len(index) > 8 else "")
+            raise NonFiniteLossError(
+                f"the training loss is {loss.item()} at step {step} (epoch {trainer.current_epoch + 1}, learning rate "
+                f"{lr:g}, batch of images {images}): try a lower lr, a warm-up (scheduler=warmup_cosine) or "
+                "trainer.gradient_clip_val=1"
+            )
+        self.pending.clear()

@@ -1,0 +1,25 @@
+"""Random numbers as a function of seed and epoch."""
+
+import random
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class ReseedEachEpoch(Callback):
+    """Seed all generators at the start of each epoch.
+
+    Augmentation and dropout of an epoch then depend on nothing before it, and a trial that is continued from a
+    checkpoint ends with the weights of an unbroken one. No random state needs to be saved.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Processes of one trial draw differently, since each has its own part of the data.
+        seed = (self.seed * 1_000_003 + trainer.current_epoch) * trainer.world_size + trainer.global_rank
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)

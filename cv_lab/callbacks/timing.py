@@ -1,0 +1,46 @@
+"""What a trial costs."""
+
+import resource
+import time
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class Timing(Callback):
+    """Measure seconds an epoch, seconds of training alone, and images trained on.
+
+    Its figures are saved in the checkpoint, so a continued trial counts what came before the break.
+    """
+
+    def __init__(self) -> None:
+        self.epoch_seconds: list[float] = []
+        self.train_seconds = 0.0  # without validation and checkpoints
+        self.images = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = self._last_batch = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.images += len(batch["image"]) * trainer.world_size
+        self._last_batch = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.train_seconds += self._last_batch - self._start
+        self.epoch_seconds.append(time.perf_counter() - self._start)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch_seconds": self.epoch_seconds, "train_seconds": self.train_seconds, "images": self.images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.__dict__.update(state_dict)
+
+
+def peak_memory_mb() -> float:
+    """Highest memory of this process so far in MB: on the GPU when there is one, else resident in main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # kilobytes on Linux

@@ -1,0 +1,72 @@
+"""The types of the top-level knobs, and the names of trials. Imports neither torch nor Lightning."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+# Overrides that say where or how a trial runs but not what it computes: they neither name nor identify it.
+NOT_IDENTIFYING = {"study", "studies_dir", "trial_dir", "data_dir", "experiment", "logger", "pictures"}
+LONGEST_NAME = 120  # bytes; file systems allow 255, and paths are printed in tables
+
+
+@dataclass
+class TrainConfig:
+    """Types of everything at the top level, so that `lr=abc` is refused while the config is composed.
+
+    The values, with their explanations, stand in ``conf/train.yaml``.
+    """
+
+    data: Any = MISSING
+    task: Any = MISSING
+    model: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = None
+    augmentation: Any = None
+    trainer: Any = MISSING
+    logger: Any = None
+    callbacks: Any = None
+    pictures: Any = None
+
+    lr: float = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    weight_decay: float = MISSING
+    label_smoothing: float = MISSING
+    precision: str = MISSING
+    seed: int = MISSING
+
+    study: str = MISSING
+    studies_dir: str = MISSING
+    trial_dir: str = MISSING
+    data_dir: str = MISSING
+
+
+def trial_name(overrides: list[str]) -> str:
+    """Name a trial's folder after its overrides, for example ``lr=0.01,optimizer=adam``.
+
+    Paths are cut to their last part, characters that are awkward in file names become ``-``, and an overlong
+    name ends in a hash of the whole.
+    """
+    values = dict(
+        override.lstrip("+~").split("=", 1) for override in overrides if "=" in override
+    )  # the last one counts
+    parts = [f"{key}={PurePath(value).name}" for key, value in sorted(values.items()) if key not in NOT_IDENTIFYING]
+    name = re.sub(r"[^\w.,=+@-]", "-", ",".join(parts)) or "default"
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = name.encode()[: LONGEST_NAME - 9].decode(errors="ignore") + "-" + digest
+    return name
+
+
+def register_config() -> None:
+    """Make the schema and the ``trial_name`` resolver known to Hydra; must run before it composes a config."""
+    # Hydra 1.3 copies its store of configs, a singleton, deeply for every group that --help lists: 1.1 s in all.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    ConfigStore.instance().store(name="schema", node=TrainConfig)
+    OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)

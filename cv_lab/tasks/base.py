@@ -1,0 +1,102 @@
+"""What every task does alike: it counts in the steps, logs once an epoch, and builds its optimizer from partials."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+ModelFactory = Callable[..., nn.Module]  # called with num_classes
+OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[..., LRScheduler]  # called with the optimizer and total_steps
+
+_SPLITS = ("train", "val", "test")
+
+
+class Task(LightningModule):
+    """Base of all tasks.
+
+    `monitor` and `mode` name the logged metric by which the best checkpoint is chosen, and say whether "max" or "min"
+    is better; checkpointing, early stopping and reports all read them here.
+
+    Args:
+        model: the network.
+        classes: names of the classes that it tells apart.
+        optimizer: makes the optimizer from an iterator of parameters.
+        scheduler: makes a schedule from the optimizer and the number of all steps; stepped once a step.
+    """
+
+    monitor: str
+    mode: str
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__()
+        # Convolutions on CPUs and on tensor cores are fastest with channels last.
+        self.model = model.to(memory_format=torch.channels_last)
+        self.classes = tuple(classes)
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.metrics = nn.ModuleDict({f"{split}_metrics": self.configure_metrics() for split in _SPLITS})
+
+    @abstractmethod
+    def configure_metrics(self) -> nn.Module:
+        """Fresh metrics for one split, as attributes; the steps update them, :meth:`summarise` reads them."""
+
+    @abstractmethod
+    def summarise(self, metrics: Any) -> dict[str, Tensor]:
+        """Scalars of a finished epoch from the metrics of one split; logged as ``SPLIT/NAME``."""
+
+    def split_metrics(self, split: str) -> Any:
+        """The metrics of "train", "val" or "test", as they stand until the split's next epoch begins."""
+        return self.metrics[f"{split}_metrics"]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def on_train_epoch_start(self) -> None:
+        self._reset("train")
+
+    def on_validation_epoch_start(self) -> None:
+        self._reset("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._reset("test")
+
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch("train")
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer_factory(self.parameters())
+        if self.scheduler_factory is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.scheduler_factory(optimizer, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _reset(self, split: str) -> None:
+        for metric in self.split_metrics(split).modules():
+            if isinstance(metric, Metric):
+                metric.reset()
+
+    def _log_epoch(self, split: str) -> None:
+        scalars = self.summarise(self.split_metrics(split))
+        self.log_dict({f"{split}/{name}": value for name, value in scalars.items()})

@@ -1,0 +1,63 @@
+"""Image classification from scratch."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from cv_lab.augment import Batch
+from cv_lab.metrics import SplitMetrics, accuracy, f1
+from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
+
+
+class Classification(Task):
+    """Train a network to name the one class of each image.
+
+    Args:
+        model: makes the network, which maps float (N, 3, H, W) to logits (N, K), from ``num_classes=K``.
+        classes: the K names.
+        loss: of logits and target, the target int64 (N,) or, after mixing, float (N, K).
+        optimizer: see :class:`~cv_lab.tasks.base.Task`.
+        scheduler: see :class:`~cv_lab.tasks.base.Task`.
+    """
+
+    monitor = "val/accuracy"
+    mode = "max"
+
+    def __init__(
+        self,
+        model: ModelFactory,
+        classes: Sequence[str],
+        loss: nn.Module,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(model(num_classes=len(classes)), classes, optimizer, scheduler)
+        self.loss = loss
+
+    def configure_metrics(self) -> SplitMetrics:
+        return SplitMetrics(len(self.classes))
+
+    def summarise(self, metrics: SplitMetrics) -> dict[str, Tensor]:
+        counts = metrics.confusion.compute()
+        return {"loss": metrics.loss.compute(), "accuracy": accuracy(counts), "f1": f1(counts)}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Class probabilities, float (N, K)."""
+        return self(batch["image"]).softmax(1)
+
+    def _step(self, split: str, batch: Batch) -> Tensor:
+        logits = self(batch["image"])
+        loss = self.loss(logits, batch.get("soft_label", batch["label"]))
+        metrics: SplitMetrics = self.split_metrics(split)
+        metrics.loss.update(loss, len(logits))
+        metrics.confusion.update(logits.argmax(1), batch["label"])
+        return loss

@@ -1,0 +1,193 @@
+"""One trial: from a composed config to a folder with everything about it."""
+
+import logging
+import os
+import platform
+import sys
+import time
+import traceback
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from cv_lab.build import build_task
+from cv_lab.callbacks.finite import RequireFiniteLoss
+from cv_lab.callbacks.history import EpochHistory
+from cv_lab.callbacks.reseed import ReseedEachEpoch
+from cv_lab.callbacks.timing import Timing, peak_memory_mb
+from cv_lab.data.base import ImageData
+from cv_lab.files import write_json
+from cv_lab.record import SCHEMA, OccupiedError, TrialRecord
+from cv_lab.study import Trial, print_trial
+from cv_lab.tasks.base import Task
+
+log = logging.getLogger(__name__)
+# Its hints at every start and stop say nothing of the trial; it sets its own level when imported.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+
+
+def run_trial(config: DictConfig) -> float:
+    """Train, test and record one trial.
+
+    Returns:
+        The best value of the task's monitored metric; NaN if the trial failed as one of a multirun, whose other
+        trials shall run on.
+
+    Raises:
+        SystemExit: if the trial failed or was interrupted, in a single run.
+    """
+    record = TrialRecord(config)
+    try:
+        record.open(config)
+    except OccupiedError as error:
+        return _give_up(error)  # and leave the other trial's files alone
+    try:
+        result = _train_and_test(config, record)
+        write_json(record.folder / "result.json", result)
+        record.close("completed")
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
+        record.close("interrupted", error)
+        log.error("interrupted; the last checkpoint is kept in %s", record.folder)
+        raise
+    except Exception as error:
+        record.close("failed", error)
+        return _give_up(error, record.folder)
+    if HydraConfig.get().mode == RunMode.RUN:
+        print_trial(Trial(record.folder, record.fields, result))
+    return float(result["monitor"]["best"])
+
+
+def _give_up(error: Exception, folder: Path | None = None) -> float:
+    """Tell the user why, in one message; the traceback goes to the log file."""
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # Hydra's wrapper buries the message
+    log.error("error: %s", error)
+    log.debug("".join(traceback.format_exception(error)))
+    if folder is not None:
+        log.error("The traceback is in %s", folder / "train.log")
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return float("nan")
+    sys.exit(1)
+
+
+def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
+    """Run the trial and return the content of ``result.json``."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # data lies in memory: workers would only cost
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # steps log nothing anyway
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was made for this trial
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 on torch 2.14; nothing that a user could change
+    seed_everything(config.seed, verbose=False)
+    data: ImageData = instantiate(config.data)
+    data.prepare_data()  # here rather than in fit, since the network needs to know the classes
+    data.setup()
+    task = build_task(config, data.classes)
+
+    history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
+    checkpoint = ModelCheckpoint(
+        record.folder / "checkpoints",
+        filename="best",
+        monitor=task.monitor,
+        mode=task.mode,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    chosen = [*instantiate(config.callbacks).values(), instantiate(config.pictures)]
+    trainer: Trainer = instantiate(config.trainer)(
+        precision=resolve_precision(config.precision),
+        logger=instantiate(config.logger) or False,
+        callbacks=[ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing]
+        + [_bind(callback, task) for callback in chosen if callback is not None]
+        + [history, checkpoint],
+    )
+    record.update(device=device_name(trainer.strategy.root_device), precision_used=trainer.precision)
+    sizes = {split: len(getattr(data, split)) for split in ("train", "val", "test")}
+    parameters = {
+        "trained": sum(p.numel() for p in task.model.parameters() if p.requires_grad),
+        "total": sum(p.numel() for p in task.model.parameters()),
+    }
+    log.info("%s", Path(os.path.relpath(record.folder)))
+    log.info(
+        "%s classes, %s / %s / %s images to train on, validate and test, %s parameters to train, on %s",
+        *(len(task.classes), *sizes.values(), f"{parameters['trained']:,}", record.fields["device"]),
+    )
+
+    start = time.perf_counter()
+    trainer.fit(task, data)
+    sign = 1 if task.mode == "max" else -1
+    best = max(history.rows, key=lambda row: sign * row[task.monitor])
+    # Everything of the training is read before the test, which sets the callbacks back to the best checkpoint.
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "task": type(task).__name__,
+        "classes": list(task.classes),
+        "monitor": {
+            "name": task.monitor,
+            "mode": task.mode,
+            "best": best[task.monitor],
+            "epoch": best["epoch"],
+            "validation": data.validation,
+        },
+        "metrics": best,
+        "last": history.rows[-1],
+        "images": sizes,
+        "seconds": {"fit": time.perf_counter() - start, "epochs": timing.epoch_seconds},
+        "images_per_second": timing.images / timing.train_seconds,
+        "parameters": parameters,
+        "flops_per_image": flops_per_image(task, data),
+    }
+    start = time.perf_counter()
+    (tested,) = trainer.test(task, data, ckpt_path=checkpoint.best_model_path, verbose=False, weights_only=True)
+    result["metrics"] = {**best, **tested}
+    result["seconds"]["test"] = time.perf_counter() - start
+    result["peak_memory_mb"] = peak_memory_mb()
+    if trainer.logger is not None:
+        # HParams show a metric only where the same tag is logged beside the hyper-parameters.
+        final = {name: value for name, value in result["metrics"].items() if "/" in name}
+        trainer.logger.log_hyperparams(record.fields["parameters"], metrics=final)
+        trainer.logger.finalize("success")
+    return result
+
+
+def _bind(callback: Any, task: Task) -> Callback:
+    """Give a callback that is still a partial (early stopping, say) the metric that its task is judged by."""
+    return callback(monitor=task.monitor, mode=task.mode) if isinstance(callback, partial) else callback
+
+
+def resolve_precision(precision: str) -> str:
+    """`precision`, or for "auto" the fastest that the processor computes natively."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    # Without these instructions bfloat16 is emulated, ten times slower than float32.
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a GPU, or of the processor with the number of threads used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    name = models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def flops_per_image(task: Task, data: ImageData) -> int:
+    """Floating-point operations of one forward pass; a multiplication and an addition count as two."""
+    image = data.normalise(data.val.images[:1].to(task.device))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        task.eval()(image)
+    return int(counter.get_total_flops())

@@ -1,0 +1,38 @@
+"""What several tests need."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DATA_DIR = Path(os.environ.get("CV_LAB_DATA", ROOT / "data"))
+
+# A trial of seconds: few small scenes, one epoch, plain output.
+TINY = ("data.train_count=200", "data.test_count=40", "data.image_size=32", "batch_size=32", "epochs=1")
+
+
+def need(folder: str) -> Path:
+    """The data folder, if it holds `folder`; else the test is skipped."""
+    if not (DATA_DIR / folder).exists():
+        pytest.skip(f"{DATA_DIR / folder} is not there: put the data set there, or name its folder in CV_LAB_DATA")
+    return DATA_DIR
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Run ``train.py`` with overrides in this process; returns the folder of its study ``s`` under tmp_path."""
+    monkeypatch.syspath_prepend(str(ROOT))
+
+    def run(*overrides: str) -> Path:
+        import train
+
+        flags = [override for override in overrides if override.startswith("-")]
+        values = [override for override in overrides if not override.startswith("-")]
+        monkeypatch.setattr(sys, "argv", ["train.py", *flags, f"studies_dir={tmp_path}", "study=s", *values])
+        train.main()
+        return tmp_path / "s"
+
+    return run
