@@ -56,9 +56,10 @@ class RandomHorizontalFlip:
         self.p = p
 
     def __call__(self, batch: Batch) -> Batch:
-        images = batch["image"]
-        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < self.p
-        return {**batch, "image": torch.where(chosen, images.flip(-1), images)}
+        images = batch["image"].clone()
+        chosen = torch.rand(len(images), device=images.device) < self.p
+        images[chosen] = images[chosen].flip(-1)
+        return {**batch, "image": images}
 
 
 class PerImage:

@@ -1,7 +1,6 @@
 """What the data modules of all data sets share: splits, loaders, augmentation and normalisation on the device."""
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -99,5 +98,4 @@ class ImageData(LightningDataModule):
         """uint8 or float (N, 3, H, W) in 0..255 to float32 of mean 0 and deviation 1, channels last in memory."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1) * 255
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-
+        return images.to(torch.float32, copy=True).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)

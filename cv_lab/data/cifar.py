@@ -29,9 +29,7 @@ class _Cifar(ImageData):
     source: type[datasets.CIFAR10]  # torchvision's: names, checksums and the download
     label_key: str
 
-    def __init__(
-        self, root: str = "data", download: bool = True, verify_checksum: bool = True, **options: Any
-    ) -> None:
+    def __init__(self, root: str = "data", download: bool = True, verify_checksum: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.root, self.download, self.verify_checksum = root, download, verify_checksum
         self.folder = Path(root) / self.source.base_folder
@@ -81,7 +79,9 @@ class _Cifar(ImageData):
             with open(self.folder / name, "rb") as file:
                 return pickle.load(file, encoding="latin1")
         except (pickle.UnpicklingError, EOFError) as error:
-            raise ValueError(f"{self.folder / name} is damaged ({error}): delete the folder to download it anew") from None
+            raise ValueError(
+                f"{self.folder / name} is damaged ({error}): delete the folder to download it anew"
+            ) from None
 
 
 class Cifar10(_Cifar):

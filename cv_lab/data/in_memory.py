@@ -23,7 +23,8 @@ class InMemoryImages(Dataset[Batch]):
     """
 
     def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
-        assert images.dtype == torch.uint8 and images.ndim == 4 and len(images) == len(labels)
+        assert images.dtype == torch.uint8
+        assert len(images) == len(labels)
         wrong = torch.nonzero((labels < 0) | (labels >= len(classes))).flatten()
         if len(wrong):
             raise ValueError(

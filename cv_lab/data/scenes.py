@@ -1,8 +1,7 @@
-"""Procedural scenes: textured shapes before a textured background, with exact labels, masks and instances.
+"""Procedural scenes: textured shapes before a textured background, with exact labels and masks.
 
-Scene `i` is a function of the seed, `i` and the image size alone. Its random numbers do not even depend on the image
-size, so that a larger picture shows the same scene in more detail. Geometry lives in unit coordinates: x to the right
-and y downwards, both from 0 to 1.
+Scene `i` is a function of the seed, `i` and the image size alone, and a larger image shows the same
+scene in more detail: geometry lives in the unit square, x to the right and y downwards.
 """
 
 import os
@@ -17,21 +16,25 @@ from torch import Tensor
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
 
 MAX_OBJECTS = 4
-COUNT_SHARES = (0.15, 0.30, 0.30, 0.25)  # of scenes with 1, 2, 3 and 4 objects before crowded ones are left out
-MAIN_AREA = (0.09, 0.34)  # of the picture; the main object's
-OTHER_AREA = (0.15, 0.45)  # of the main object's, which so stays the largest whatever covers it
-OVERLAP = 0.7  # how deep, in radii of the smaller one, two objects may overlap
-MIN_VISIBLE = 1 / 256  # of the picture: an object with less left to see is not drawn
-COLOURS = (0.05, 0.95)  # of red, green and blue
+COUNT_SHARES = (0.30, 0.35, 0.20, 0.15)  # of scenes with 1 to 4 objects, before any is left out
+MAIN_AREA = (0.14, 0.36)  # of the image: what the main object takes
+OTHER_AREA = (0.12, 0.35)  # of the main object's area, so that it stays the largest when covered
+OVERLAP = 0.6  # how deep two objects may overlap, in radii of the smaller one
+MIN_VISIBLE = 1 / 256  # of the image: an object with less left to see is not drawn
+ROTATION = np.pi / 5  # at most, to either side
+GROUND_COLOURS = (0.0, 0.65)  # range of red, green and blue
+OBJECT_COLOURS = (0.35, 1.0)
+CONTRAST = 0.25  # by how much an object should be brighter than the background
 PERIOD = (0.1, 0.5)  # of stripes and checkers
-LIGHT = 0.45  # how much brighter one side may be than the other
-CONTRAST = 0.45  # least distance, in the unit cube of RGB, between an object's colour and the background's
-NOISE = (0.01, 0.07)  # standard deviation of pixels, of which 1 is the range
-TRIES = 8  # places and colours drawn for an object, of which the first fitting one is taken
-KNOTS = 8  # per side, of the grid that smooth noise is interpolated from
-CHUNK_PIXELS = 1 << 17  # that one thread works on at once, which takes about 25 MB
+LIGHT = 0.45  # by how much one side may be brighter than the other
+NOISE = (0.01, 0.05)  # standard deviation of each pixel
+TRIES = 8  # places and colours drawn for an object, of which the first that fits is taken
+KNOTS = 8  # per side of the grid that smooth noise is interpolated from
+CHUNK_PIXELS = 1 << 17  # drawn at once by one thread, in about 25 MB
 WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -48,7 +51,7 @@ def square(x: Floats, y: Floats) -> Floats:
 
 
 def triangle(x: Floats, y: Floats) -> Floats:
-    return np.maximum(0.866 * abs(x) + 0.5 * y, -y) - 0.778
+    return np.maximum(0.866 * abs(x) - 0.5 * y, y) - 0.778
 
 
 def ring(x: Floats, y: Floats) -> Floats:
@@ -65,26 +68,27 @@ def cross(x: Floats, y: Floats) -> Floats:
 
 
 def star(x: Floats, y: Floats) -> Floats:
-    """Five points: two mirrorings fold all edges into one, whose distance is taken."""
+    """Five points: mirroring folds the ten edges into one, whose distance is taken."""
     radius, inner = 1.541, 0.45
-    x = abs(x)
+    x, y = abs(x), -y  # one point upwards
     for kx, ky in ((0.809, -0.588), (-0.809, -0.588)):
         fold = 2 * np.maximum(kx * x + ky * y, 0)
-        x, y = x - fold * np.float32(kx), y - fold * np.float32(ky)
+        x, y = x - kx * fold, y - ky * fold
     x, y = abs(x), y - radius
     edge_x, edge_y = inner * 0.588, inner * 0.809 - 1
     along = np.clip((x * edge_x + y * edge_y) / (edge_x**2 + edge_y**2), 0, radius)
-    return _length(x - edge_x * along, y - edge_y * along) * np.sign(y * edge_x - x * edge_y)
+    side = np.sign(y * edge_x - x * edge_y)
+    return side * _length(x - edge_x * along, y - edge_y * along)
 
 
 def crescent(x: Floats, y: Floats) -> Floats:
-    x = x - 0.5  # brings the middle of what remains near the origin
-    return np.maximum(_length(x, y) - 1.36, 1.05 - _length(x - 0.74, y))
+    x = x - 0.5  # brings the middle of what the inner disk leaves near the origin
+    return np.maximum(_length(x, y) - 1.36, 1.05 - _length(x - 0.75, y))
 
 
-# Signed distances, negative inside, after Inigo Quilez (https://iquilezles.org/articles/distfunctions2d/); those by
-# maxima are exact at the edge, which is all that is drawn. Every shape has the area of the unit disk, so that its size
-# does not tell its class. The number is its share among objects: the rarest class is a quarter as frequent as the first.
+# Signed distances, negative inside, after Inigo Quilez: https://iquilezles.org/articles/distfunctions2d
+# (those by maxima are exact only near the edges, which is all that is drawn). Every shape has the area
+# of the unit disk, so that its size does not give it away. The number is its share of all objects.
 SHAPES: dict[Callable[[Floats, Floats], Floats], float] = {
     circle: 0.20,
     square: 0.18,
@@ -101,13 +105,14 @@ CLASS_SHARES: tuple[float, ...] = tuple(SHAPES.values())
 
 @dataclass(frozen=True)
 class Scenes:
-    """Pictures and their truth.
+    """Images and their truth.
 
     Attributes:
         images: uint8 (N, 3, S, S), RGB.
         masks: uint8 (N, S, S), 0 is background and k + 1 stands for ``CLASSES[k]``.
-        instances: uint8 (N, S, S), 0 is background and 1 to M are the scene's visible objects, the rearmost first.
-        instance_classes: int64 (N, MAX_OBJECTS), index into `CLASSES` of instance j + 1, or -1 beyond the last.
+        instances: uint8 (N, S, S), 0 is background, 1 to M the visible objects from back to front.
+        instance_classes: int64 (N, MAX_OBJECTS), index into `CLASSES` of instance j + 1, or -1 where
+            there is none.
         labels: int64 (N,), index into `CLASSES` of the object with the largest visible area.
     """
 
@@ -124,7 +129,7 @@ def generate_scenes(count: int, image_size: int = 64, seed: int = 0) -> Scenes:
     Args:
         count: N, at least 1.
         image_size: side S in pixels, from 32 to 256.
-        seed: not negative.
+        seed: 0 or more.
     """
     if count < 1:
         raise ValueError(f"count={count} scenes cannot be drawn: give at least 1")
@@ -143,167 +148,175 @@ def generate_scenes(count: int, image_size: int = 64, seed: int = 0) -> Scenes:
     step = CHUNK_PIXELS // image_size**2
 
     def draw(start: int) -> None:
-        stop = min(start + step, count)
-        for array, values in zip(arrays, _draw_chunk(range(start, stop), image_size, seed), strict=True):
-            array[start:stop] = values
+        chunk = slice(start, min(start + step, count))
+        values = _draw(_Random(seed, range(chunk.start, chunk.stop)), image_size)
+        for array, value in zip(arrays, values, strict=True):
+            array[chunk] = value
 
     with ThreadPoolExecutor(WORKERS) as pool:  # numpy lets other threads run while it computes
         list(pool.map(draw, range(0, count, step)))
     return scenes
 
 
-class _Uniform:
-    """Hands out the columns of uniform numbers, float32 (N, P) in [0, 1), one after the other."""
+class _Random:
+    """Random numbers of N scenes, each from a stream of its own so that it knows no neighbours."""
 
-    def __init__(self, numbers: Floats) -> None:
-        self.numbers, self.used = numbers, 0
+    def __init__(self, seed: int, indices: range) -> None:
+        seeds = (np.random.SeedSequence(seed, spawn_key=(index,)) for index in indices)
+        self.streams = [np.random.Generator(np.random.SFC64(s)) for s in seeds]
 
-    def __call__(self, low: float, high: float, *shape: int) -> Floats:
+    def uniform(self, low: float, high: float, *shape: int) -> Floats:
         """float32 (N, *shape) in [low, high)."""
-        columns = self.numbers[:, self.used : self.used + int(np.prod(shape))]
-        self.used += columns.shape[1]
-        return low + (high - low) * columns.reshape(-1, *shape)
+        values = np.stack([stream.random(shape, np.float32) for stream in self.streams])
+        return low + (high - low) * values
 
     def choice(self, shares: tuple[float, ...], *shape: int) -> Ints:
         """int64 (N, *shape), index i with probability ``shares[i]``."""
         bounds = np.cumsum(shares, dtype=np.float32)[:-1]
-        return np.searchsorted(bounds, self(0, 1, *shape), side="right")
+        return np.searchsorted(bounds, self.uniform(0, 1, *shape), side="right")
+
+    def normal(self, *shape: int) -> Floats:
+        """float32 (N, *shape) of mean 0 and deviation 1."""
+        return np.stack([stream.standard_normal(shape, np.float32) for stream in self.streams])
+
+    def grain(self, *shape: int) -> Floats:
+        """float32 (N, *shape) of mean 0 and deviation 1, from bytes: six times as fast as `normal`."""
+        values = np.stack([stream.integers(0, 256, shape, np.uint8) for stream in self.streams])
+        return (values - np.float32(127.5)) / np.float32(73.9)
 
 
-DRAWS = 273
-
-
-def _draw_chunk(indices: range, size: int, seed: int) -> tuple[NDArray[np.generic], ...]:
-    """The fields of :class:`Scenes` for some scenes."""
-    n = len(indices)
-    numbers = np.empty((n, DRAWS), np.float32)
-    knots = np.empty((n, MAX_OBJECTS + 1, KNOTS, KNOTS), np.float32)
-    pixel_noise = np.empty((n, 3, size, size), np.uint8)
-    for row, index in enumerate(indices):
-        generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(index,))))
-        generator.random(out=numbers[row], dtype=np.float32)
-        generator.standard_normal(out=knots[row], dtype=np.float32)
-        pixel_noise[row] = generator.integers(0, 256, (3, size, size), np.uint8)  # six times as fast as normal numbers
-    uniform = _Uniform(numbers)
-
-    radius, centre, present = _place(uniform)
-    classes = uniform.choice(CLASS_SHARES, MAX_OBJECTS)
-    alpha = _cover(uniform, classes, radius, centre, present, size)
-    order = np.arange(1, MAX_OBJECTS + 1, dtype=np.uint8)
+def _draw(random: _Random, size: int) -> tuple[Bytes, Bytes, Bytes, Ints, Ints]:
+    """The fields of :class:`Scenes`. Objects are in painter's order everywhere: back to front."""
+    radius, centre, present = _place(random)
+    classes = random.choice(CLASS_SHARES, MAX_OBJECTS)
+    alpha = _cover(random, classes, radius, centre, present, size)
     solid = alpha >= 0.5
-    owner = (solid * order[:, None, None]).max(1)  # of each pixel: the last painted object that covers it
-    area = (owner[:, None] == order[:, None, None]).sum((2, 3))
+    order = np.arange(1, MAX_OBJECTS + 1, dtype=np.uint8)
+    _, area = _frontmost(solid, np.broadcast_to(order, present.shape))
     present &= area >= MIN_VISIBLE * size**2
-    # Leaving out an object uncovers others, so each of those that stay still has its least area.
-    number = np.where(present, present.cumsum(1), 0).astype(np.uint8)
-    instances = (solid * number[:, :, None, None]).max(1)
-    area = (instances[:, None] == order[:, None, None]).sum((2, 3))
+    # What is left out can only uncover the others, so each that stays keeps its least area.
+    instances, area = _frontmost(solid, np.where(present, present.cumsum(1), 0).astype(np.uint8))
+    first_present = np.argsort(~present, axis=1, kind="stable")
+    some = np.arange(MAX_OBJECTS) < present.sum(1, keepdims=True)
+    instance_classes = np.where(some, np.take_along_axis(classes, first_present, 1), -1)
 
-    packed = np.argsort(~present, axis=1, kind="stable")  # visible objects first, in painter's order
-    instance_classes = np.where(np.arange(MAX_OBJECTS) < present.sum(1, keepdims=True), _pick(classes, packed), -1)
-    rows = np.arange(n)
+    rows = np.arange(len(classes))
     labels = instance_classes[rows, area.argmax(1)]
-    values = np.pad(instance_classes + 1, ((0, 0), (1, 0))).astype(np.uint8)
-    masks = values[rows[:, None, None], instances]
-
-    images = _paint(uniform, knots, alpha, present)
-    images += uniform(*NOISE, 1, 1, 1) / 74 * (pixel_noise - np.float32(127.5))  # 74 is a byte's deviation
-    assert uniform.used == DRAWS, uniform.used
-    return (np.clip(images * 255 + 0.5, 0, 255).astype(np.uint8), masks, instances, instance_classes, labels)
-
-
-def _pick(values: NDArray[np.generic], index: Ints) -> NDArray[np.generic]:
-    """Reorder (N, K) or (N, K, ...) values by int (N, K)."""
-    return values[np.arange(len(values))[:, None], index]
+    mask_values = np.pad(instance_classes + 1, ((0, 0), (1, 0))).astype(np.uint8)
+    masks = mask_values[rows[:, None, None], instances]
+    images = _paint(random, alpha, present)
+    images += random.uniform(*NOISE, 1, 1, 1) * random.grain(3, size, size)
+    pixels = np.clip(images * 255 + 0.5, 0, 255).astype(np.uint8)
+    return pixels, masks, instances, instance_classes, labels
 
 
-def _place(uniform: _Uniform) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Radius (N, K) of the disk of equal area, centre (N, K, 2), and presence (N, K), in painter's order."""
-    area = uniform(*MAIN_AREA, 1) * np.pad(uniform(*OTHER_AREA, MAX_OBJECTS - 1), ((0, 0), (1, 0)), constant_values=1)
-    radius = np.sqrt(area / np.float32(np.pi))
-    margin = 0.8 * radius[:, :, None, None]  # an object may stick out a little
-    spots = margin + (1 - 2 * margin) * uniform(0, 1, MAX_OBJECTS, TRIES, 2)
+def _frontmost(solid: Bools, numbers: Bytes) -> tuple[Bytes, Ints]:
+    """The number (N, S, S) of the object seen at each pixel, 0 for none, and each one's area (N, K).
+
+    Args:
+        solid: bool (N, K, S, S), where objects are.
+        numbers: uint8 (N, K), 0 for an object to leave out, else growing from back to front up to K.
+    """
+    seen = (solid * numbers[:, :, None, None]).max(1)
+    return seen, np.stack([(seen == k).sum((1, 2)) for k in range(1, MAX_OBJECTS + 1)], 1)
+
+
+def _place(random: _Random) -> tuple[Floats, Floats, Bools]:
+    """Radius (N, K) of the disk of equal area, centre (N, K, 2) and presence (N, K) of objects."""
+    shares = random.uniform(*OTHER_AREA, MAX_OBJECTS)
+    shares[:, 0] = 1  # the main object
+    radius = np.sqrt(random.uniform(*MAIN_AREA, 1) * shares / np.float32(np.pi))
+    margin = 0.8 * radius[:, :, None, None]  # objects may stick out a little
+    spots = margin + (1 - 2 * margin) * random.uniform(0, 1, MAX_OBJECTS, TRIES, 2)
     centre = spots[:, :, 0].copy()
-    present = np.arange(MAX_OBJECTS) <= uniform.choice(COUNT_SHARES, 1)
+    present = np.arange(MAX_OBJECTS) <= random.choice(COUNT_SHARES, 1)
+    rows = np.arange(len(spots))
     for j in range(1, MAX_OBJECTS):
-        # Some overlap is wanted, but an object that could be mostly covered wherever it is tried is left out.
-        smaller = np.minimum(radius[:, j : j + 1], radius[:, :j])
-        needed = radius[:, j : j + 1] + radius[:, :j] - OVERLAP * smaller
+        # Some overlap is wanted, but what would be mostly covered wherever it is tried is left out.
+        own, others = radius[:, j, None], radius[:, :j]
+        needed = own + others - OVERLAP * np.minimum(own, others)
         offset = spots[:, j, :, None] - centre[:, None, :j]
-        fits = ((_length(offset[..., 0], offset[..., 1]) >= needed[:, None]) | ~present[:, None, :j]).all(2)
-        centre[:, j] = spots[np.arange(len(spots)), j, fits.argmax(1)]
+        apart = _length(offset[..., 0], offset[..., 1]) >= needed[:, None]
+        fits = (apart | ~present[:, None, :j]).all(2)
+        centre[:, j] = spots[rows, j, fits.argmax(1)]
         present[:, j] &= fits.any(1)
-    order = uniform(0, 1, MAX_OBJECTS).argsort(1)
-    return _pick(radius, order), _pick(centre, order), _pick(present, order)
+    order = random.uniform(0, 1, MAX_OBJECTS).argsort(1)
+    at = rows[:, None], order
+    return radius[at], centre[at], present[at]
 
 
 def _grid(size: int) -> Floats:
+    """Centres of pixels, float32 (S,)."""
     return (np.arange(size, dtype=np.float32) + 0.5) / size
 
 
-def _cover(
-    uniform: _Uniform, classes: Ints, radius: Floats, centre: Floats, present: NDArray[np.bool_], size: int
-) -> Floats:
-    """How much of each pixel each object covers, float32 (N, K, S, S) from 0 to 1."""
-    angle = uniform(0, 2 * np.pi, MAX_OBJECTS)
-    stretch = uniform(0.8, 1.25, MAX_OBJECTS)
+def _cover(random: _Random, classes: Ints, radius: Floats, centre: Floats, present: Bools, size: int) -> Floats:
+    """How much of each pixel each object would cover alone, float32 (N, K, S, S) from 0 to 1."""
+    angle = random.uniform(-ROTATION, ROTATION, MAX_OBJECTS)
+    stretch = random.uniform(0.8, 1.25, MAX_OBJECTS)
     alpha = np.zeros((*classes.shape, size, size), np.float32)
-    grid = _grid(size)
     for index, shape in enumerate(SHAPES):
-        chosen = present & (classes == index)
-        r, s, c = radius[chosen][:, None], stretch[chosen][:, None], centre[chosen]
-        cos, sin = np.cos(angle[chosen])[:, None], np.sin(angle[chosen])[:, None]
-        dx, dy = (grid - c[:, :1]) / r, (grid - c[:, 1:]) / r  # (M, S) each: coordinates are sums of these
-        x = (cos * dx / s)[:, None, :] + (sin * dy / s)[:, :, None]
-        y = (-sin * dx * s)[:, None, :] + (cos * dy * s)[:, :, None]
-        alpha[chosen] = np.clip(0.5 - shape(x, y) * (r * size)[:, :, None], 0, 1)  # an edge one pixel wide
+        at = present & (classes == index)
+        r, s, a = radius[at][:, None], stretch[at][:, None], angle[at][:, None]
+        dx, dy = (_grid(size) - centre[at][:, :1]) / r, (_grid(size) - centre[at][:, 1:]) / r
+        x = (np.cos(a) * dx / s)[:, None, :] + (np.sin(a) * dy / s)[:, :, None]
+        y = (np.cos(a) * dy * s)[:, :, None] - (np.sin(a) * dx * s)[:, None, :]
+        alpha[at] = np.clip(0.5 - shape(x, y) * (r * size)[:, :, None], 0, 1)  # edges of one pixel
     return alpha
 
 
 def _ramp(angle: Floats, steepness: Floats, offset: Floats, grid: Floats) -> Floats:
-    """Values that rise from `offset` (M,) in a direction, float32 (M, S, S)."""
+    """Values that rise in a direction, float32 (N, S, S), from arguments (N,) and a grid (S,)."""
     x = (np.cos(angle) * steepness)[:, None] * grid + offset[:, None]
     y = (np.sin(angle) * steepness)[:, None] * grid
     return x[:, None, :] + y[:, :, None]
 
 
-def _paint(uniform: _Uniform, knots: Floats, alpha: Floats, present: NDArray[np.bool_]) -> Floats:
-    """Background and objects in painter's order under uneven light, float32 (N, 3, S, S) around 0 to 1."""
-    k, size = knots.shape[1], alpha.shape[-1]
-    grid = _grid(size)
-    # Colours: entry 0 is the background. A texture runs between two colours, the second one nearer or farther.
-    tries = uniform(*COLOURS, k, TRIES, 3)
-    apart = np.sqrt(((tries - tries[:, :1, :1]) ** 2).sum(3))
-    # The first colour with enough contrast, else the one with most.
-    first = np.take_along_axis(tries, np.minimum(apart, CONTRAST).argmax(2)[:, :, None, None], 2)[:, :, 0]
-    change = uniform(0.1, 0.5, k, 1) * (uniform(*COLOURS, k, 3) - first)
-    # Patterns: a gradient, stripes or a checker of them, and smooth noise, in random proportions.
-    angle, slope = uniform(0, 2 * np.pi, k), uniform(0, 2 * np.pi, k)
-    frequency = 2 * np.pi / uniform(*PERIOD, k)
-    phase = uniform(0, 2 * np.pi, k, 2)
-    checker = uniform(0, 1, k) < 0.5
-    weights = uniform(0, 1, k, 3) ** 3
-    weights /= weights.sum(2, keepdims=True)
-    basis = np.exp(-(((grid[:, None] - np.linspace(0, 1, KNOTS, dtype=np.float32)) * (KNOTS - 1)) ** 2))
+def _paint(random: _Random, alpha: Floats, present: Bools) -> Floats:
+    """Background and objects under uneven light, float32 (N, 3, S, S) of about 0 to 1."""
+    n, _, _, size = alpha.shape
+    layers = MAX_OBJECTS + 1  # the background and the objects: each has two colours and a texture
+    # An object takes the first colour tried that has enough contrast, else the one with most.
+    ground = random.uniform(*GROUND_COLOURS, 1, 2, 3)
+    tries = random.uniform(*OBJECT_COLOURS, MAX_OBJECTS, TRIES, 3)
+    contrast = tries.mean(3) - ground[:, :, 0].mean(2, keepdims=False)[:, :, None]
+    best = np.minimum(contrast, CONTRAST).argmax(2)[:, :, None, None]
+    chosen = np.take_along_axis(tries, best, 2)
+    pair = np.concatenate((chosen, random.uniform(*OBJECT_COLOURS, MAX_OBJECTS, 1, 3)), 2)
+    pair = np.concatenate((ground, pair), 1)
+    colour = pair[:, :, 0]
+    change = random.uniform(0.1, 0.5, layers, 1) * (pair[:, :, 1] - colour)
+    # A texture mixes a gradient, stripes or a checker, and smooth noise.
+    mix = random.uniform(0, 1, layers, 3) ** 3
+    mix /= mix.sum(2, keepdims=True)
+    slope, angle = random.uniform(0, 2 * np.pi, 2, layers).swapaxes(0, 1)
+    frequency = 2 * np.pi / random.uniform(*PERIOD, layers)
+    phase = random.uniform(0, 2 * np.pi, layers, 2)
+    checker = random.uniform(0, 1, layers) < 0.5
+    knots = random.normal(layers, KNOTS, KNOTS)
+    grid, zero = _grid(size), np.zeros(n, np.float32)
+    basis = np.exp(-(((KNOTS - 1) * grid[:, None] - np.arange(KNOTS, dtype=np.float32)) ** 2))
     basis /= np.sqrt((basis**2).sum(1, keepdims=True))  # noise of unit variance everywhere
 
-    def texture(rows: Ints, slot: int) -> Floats:
-        """float32 (M, 3, S, S)."""
-        at = rows, slot
-        waves = np.sin(_ramp(angle[at], frequency[at], phase[at][:, 0], grid))
-        twice = checker[at]
-        waves[twice] *= np.sin(_ramp(angle[at] + np.float32(np.pi / 2), frequency[at], phase[at][:, 1], grid)[twice])
-        level = _ramp(slope[at], weights[at][:, 0], np.float32(0) * slope[at], grid)
-        level += weights[at][:, 1, None, None] * np.clip(3 * waves, -1, 1)  # steep, but not stepped
-        level += weights[at][:, 2, None, None] * (basis @ knots[at] @ basis.T)
-        colour = change[at][:, :, None, None] * level[:, None]
-        colour += first[at][:, :, None, None]
-        return colour
+    def texture(rows: Ints, layer: int) -> Floats:
+        at = rows, layer
+        gradient, waves, noise = (mix[at][:, k] for k in range(3))
+        stripes = np.sin(_ramp(angle[at], frequency[at], phase[at][:, 0], grid))
+        twice = rows[checker[at]], layer
+        across = angle[twice] + np.float32(np.pi / 2)
+        stripes[checker[at]] *= np.sin(_ramp(across, frequency[twice], phase[twice][:, 1], grid))
+        level = _ramp(slope[at], gradient, zero[rows], grid)
+        level += waves[:, None, None] * np.clip(3 * stripes, -1, 1)  # steep, but not stepped
+        level += noise[:, None, None] * (basis @ knots[at] @ basis.T)
+        values = change[at][:, :, None, None] * level[:, None]
+        values += colour[at][:, :, None, None]
+        return values
 
-    images = texture(np.arange(len(knots)), 0)
-    for slot in range(k - 1):
-        rows = np.flatnonzero(present[:, slot])
+    images = texture(np.arange(n), 0)
+    for layer in range(1, layers):
+        rows = np.flatnonzero(present[:, layer - 1])
         below = images[rows]
-        images[rows] = below + alpha[rows, slot][:, None] * (texture(rows, slot + 1) - below)
-    images *= 1 + _ramp(uniform(0, 2 * np.pi), uniform(0, LIGHT), np.zeros(len(knots), np.float32), grid - 0.5)[:, None]
+        images[rows] = below + alpha[rows, layer - 1, None] * (texture(rows, layer) - below)
+    brighter = random.uniform(0, LIGHT)
+    images *= 1 + _ramp(random.uniform(0, 2 * np.pi), brighter, zero, grid - 0.5)[:, None]
     return images

@@ -24,9 +24,7 @@ class Shapes(ImageData):
     mean = (0.5, 0.5, 0.5)  # colours are drawn evenly from the whole range
     std = (0.25, 0.25, 0.25)
 
-    def __init__(
-        self, train_count: int = 4000, test_count: int = 1000, image_size: int = 48, **options: Any
-    ) -> None:
+    def __init__(self, train_count: int = 4000, test_count: int = 1000, image_size: int = 48, **options: Any) -> None:
         super().__init__(**options)
         self.train_count, self.test_count, self.image_size = train_count, test_count, image_size
 
