@@ -62,8 +62,8 @@ class _Cifar(ImageData):
         wrong = [name for name, md5 in checksums.items() if not check_integrity(str(self.folder / name), md5)]
         if wrong:
             raise ValueError(
-                f"{', '.join(wrong)} in {self.folder} is not the published file (its checksum differs): delete the "
-                "folder to download it anew, or accept a re-packed copy with data.verify_checksum=false"
+                f"{self.folder} holds other files than the published ones (the checksums of {', '.join(wrong)} differ): "
+                "delete the folder to download it anew, or accept a re-packed copy with data.verify_checksum=false"
             )
 
     def load(self, train: bool) -> InMemoryImages:
