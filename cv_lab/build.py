@@ -1,31 +1,63 @@
 """From configs to objects, for training and for loading a checkpoint again."""
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-from cv_lab.models.weights import fit_state_dict, read_checkpoint
+from cv_lab.models.backbones import NamedNetwork
+from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
 from cv_lab.tasks.base import Task
 
-PARTS = ("task", "model", "loss", "optimizer", "scheduler")
+PARTS = ("task", "model", "loss", "optimizer", "scheduler", "weights")
 
 
-def build_task(config: DictConfig, classes: Sequence[str]) -> Task:
-    """Instantiate the task of a composed config for `classes`, with its hyper-parameters as plain Python values."""
+def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = True) -> Task:
+    """Instantiate the task of a composed config for `classes`, with its hyper-parameters as plain Python values.
+
+    Args:
+        config: a composed config.
+        classes: names of the classes that the data tells apart.
+        pretrained: start from ``config.weights``; false leaves the weights random, to be filled from a checkpoint.
+    """
+    model = instantiate(config.model)
     task: Task = instantiate(config.task)(
-        model=instantiate(config.model),
+        model=model,
         classes=classes,
         loss=instantiate(config.loss),
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
     )
+    if isinstance(model, NamedNetwork):
+        task.preprocessing = model.preprocessing
+    # A checkpoint may be loaded from another folder.
+    weights = config.weights if config.weights in ("none", "default") else os.path.abspath(config.weights)
+    if pretrained and weights != "none":
+        task.start_from(_weights(model, config, task), weights)
     # Plain values only, so that checkpoints load with weights_only=True.
     parts = OmegaConf.to_container(OmegaConf.masked_copy(resolved(config), list(PARTS)))
-    task.save_hyperparameters({"config": parts, "classes": list(classes)})
+    assert isinstance(parts, dict)
+    task.save_hyperparameters({"config": parts | {"weights": weights}, "classes": list(classes)})
     return task
+
+
+def _weights(model: Any, config: DictConfig, task: Task) -> dict[str, Tensor]:
+    """The weights that the config names, for the network of `task`."""
+    if config.weights != "default":
+        state = read_state_dict(config.weights)
+    elif isinstance(model, NamedNetwork):
+        state = model.default_weights()
+    else:
+        raise ValueError(
+            f"{config.model._target_} has no published weights: give weights=FILE, weights=none, or a network that has "
+            "some (model=torchvision, model=timm)"
+        )
+    return model.adapt(state, task.network) if isinstance(model, NamedNetwork) else state
 
 
 def resolved(config: DictConfig) -> DictConfig:
@@ -43,6 +75,9 @@ def load_task(checkpoint: str | Path) -> Task:
         ValueError: if it is not a checkpoint of this lab.
     """
     saved = read_checkpoint(checkpoint)
-    task = build_task(OmegaConf.create(saved["hyper_parameters"]["config"]), saved["hyper_parameters"]["classes"])
+    # A checkpoint of a frozen backbone may hold the head alone.
+    parts = OmegaConf.create(saved["hyper_parameters"]["config"])
+    task = build_task(parts, saved["hyper_parameters"]["classes"], pretrained="backbone_from" in saved)
+    task.on_load_checkpoint(saved)
     fit_state_dict(task, saved["state_dict"], str(checkpoint))
     return task.eval()

@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 # Overrides that say where or how a trial runs but not what it computes: they neither name nor identify it.
-NOT_IDENTIFYING = {"study", "studies_dir", "trial_dir", "data_dir", "experiment", "logger", "pictures"}
+NOT_IDENTIFYING = {"study", "studies_dir", "trial_dir", "data_dir", "cache_dir", "experiment", "logger", "pictures"}
 LONGEST_NAME = 120  # bytes; file systems allow 255, and paths are printed in tables
 
 
@@ -40,11 +40,14 @@ class TrainConfig:
     label_smoothing: float = MISSING
     precision: str = MISSING
     seed: int = MISSING
+    weights: str = MISSING
+    cache: bool = MISSING
 
     study: str = MISSING
     studies_dir: str = MISSING
     trial_dir: str = MISSING
     data_dir: str = MISSING
+    cache_dir: str = MISSING
 
 
 def trial_name(overrides: list[str]) -> str:

@@ -21,7 +21,7 @@ from cv_lab.files import read_json, write_json, write_yaml
 
 SCHEMA = 1  # of trial.json and result.json; raised when a field changes its meaning
 GROUPS = ("data", "task", "model", "loss", "optimizer", "scheduler", "augmentation")
-KNOBS = ("lr", "epochs", "batch_size", "weight_decay", "label_smoothing", "precision", "seed")
+KNOBS = ("lr", "epochs", "batch_size", "weight_decay", "label_smoothing", "precision", "seed", "weights")
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "timm")
 
 

@@ -67,6 +67,11 @@ def print_trial(trial: Trial) -> None:
         f"best epoch {shown['epoch']} of {result['last']['epoch']}: val/{name} {shown[f'val/{name}']}, "
         f"test/{name} {shown[f'test/{name}']}, in {shown['seconds']} s ({shown['s per 1 %'] or '-'} s per 1 %)"
     )
+    if "features s" in shown:
+        print(
+            f"features took {shown['features s']} s, once for all trials "
+            f"({shown['s per 1 % with features'] or '-'} s per 1 % with them)"
+        )
     if result["monitor"]["validation"] != "split":
         print(VALIDATED_ON_TEST)
 
@@ -82,11 +87,14 @@ def print_table(trials: list[Trial]) -> None:
         table = Table(box=None, header_style="bold")
         for name in varied(trials):
             table.add_column(name, overflow="fold")
-        for name in figures(finished[0]):
+        shown = [figures(trial) for trial in finished]
+        columns = list(dict.fromkeys(name for row in shown for name in row))
+        for name in columns:
             table.add_column(name, justify="right")
-        for trial in finished:
+        for trial, row in zip(finished, shown, strict=True):
             table.add_row(
-                *(str(trial.record["parameters"].get(name, "")) for name in varied(trials)), *figures(trial).values()
+                *(str(trial.record["parameters"].get(name, "")) for name in varied(trials)),
+                *(row.get(name, "") for name in columns),
             )
         console.print(table)
         if any(trial.result["monitor"]["validation"] != "split" for trial in finished if trial.result):
@@ -102,12 +110,18 @@ def figures(trial: Trial) -> dict[str, str]:
     name, metrics = metric_name(trial), trial.result["metrics"]
     keys = ("train/loss", "val/loss", f"train/{name}", f"val/{name}", f"test/{name}")
     shown = {key: _figure(key, metrics[key]) for key in keys if metrics.get(key) is not None}
-    cost = seconds_per_percent(trial)
-    return shown | {
+    seconds = trial.result["seconds"]
+    shown |= {
         "epoch": str(trial.result["monitor"]["epoch"]),
-        "seconds": f"{trial.result['seconds']['fit']:.1f}",
-        "s per 1 %": "" if cost is None else f"{cost:.2f}",
+        "seconds": f"{seconds['fit']:.1f}",
+        "s per 1 %": _cost(seconds_per_percent(trial)),
     }
+    if "features" in seconds:
+        shown |= {
+            "features s": f"{seconds['features']:.1f}",
+            "s per 1 % with features": _cost(seconds_per_percent(trial, with_features=True)),
+        }
+    return shown
 
 
 def metric_name(trial: Trial) -> str:
@@ -116,11 +130,22 @@ def metric_name(trial: Trial) -> str:
     return trial.result["monitor"]["name"].partition("/")[2]
 
 
-def seconds_per_percent(trial: Trial) -> float | None:
-    """Seconds of training for each percentage point of the monitored metric."""
+def seconds_per_percent(trial: Trial, with_features: bool = False) -> float | None:
+    """Seconds of training for each percentage point of the monitored metric.
+
+    Args:
+        trial: a completed one.
+        with_features: count the pass that computed its features as well, whichever trial ran it.
+    """
     assert trial.result is not None
     monitor, seconds = trial.result["monitor"], trial.result["seconds"]["fit"]
+    if with_features:
+        seconds += trial.result["seconds"]["features"]
     return seconds / (100 * monitor["best"]) if monitor["mode"] == "max" and monitor["best"] else None
+
+
+def _cost(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.2f}"
 
 
 def _figure(key: str, value: float) -> str:

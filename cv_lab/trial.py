@@ -27,10 +27,12 @@ from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing, peak_memory_mb
 from cv_lab.data.base import ImageData
+from cv_lab.features import flops_with_backbone, with_features
 from cv_lab.files import write_json
 from cv_lab.record import SCHEMA, OccupiedError, TrialRecord
 from cv_lab.study import Trial, print_trial
 from cv_lab.tasks.base import Task
+from cv_lab.tasks.transfer import Transfer
 
 log = logging.getLogger(__name__)
 # Its hints at every start and stop say nothing of the trial; it sets its own level when imported.
@@ -87,11 +89,13 @@ def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # steps log nothing anyway
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was made for this trial
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 on torch 2.14; nothing that a user could change
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # what is frozen shall be
     seed_everything(config.seed, verbose=False)
     data: ImageData = instantiate(config.data)
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
     task = build_task(config, data.classes)
+    data.preprocessing = task.preprocessing
 
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
     checkpoint = ModelCheckpoint(
@@ -123,6 +127,12 @@ def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
         *(len(task.classes), *sizes.values(), f"{parameters['trained']:,}", record.fields["device"]),
     )
 
+    operations = flops_per_image(task, data)
+    features = None
+    if isinstance(task, Transfer):
+        network = str(config.model.get("name", config.model._target_))
+        data, features = with_features(data, task, trainer, network, Path(config.cache_dir), config.cache)
+
     start = time.perf_counter()
     trainer.fit(task, data)
     sign = 1 if task.mode == "max" else -1
@@ -145,8 +155,12 @@ def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
         "seconds": {"fit": time.perf_counter() - start, "epochs": timing.epoch_seconds},
         "images_per_second": timing.images / timing.train_seconds,
         "parameters": parameters,
-        "flops_per_image": flops_per_image(task, data),
+        "flops_per_image": operations,
     }
+    if features is not None:
+        # The pass is for all trials that use its features; none of them counts it as its own.
+        result["seconds"]["features"] = features.seconds
+        result["features_computed"] = features.computed
     start = time.perf_counter()
     (tested,) = trainer.test(task, data, ckpt_path=checkpoint.best_model_path, verbose=False, weights_only=True)
     result["metrics"] = {**best, **tested}
@@ -187,6 +201,8 @@ def device_name(device: torch.device) -> str:
 
 def flops_per_image(task: Task, data: ImageData) -> int:
     """Floating-point operations of one forward pass; a multiplication and an addition count as two."""
+    if isinstance(task, Transfer):
+        return flops_with_backbone(data, task)
     image = data.normalise(data.val.images[:1].to(task.device))
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         task.eval()(image)

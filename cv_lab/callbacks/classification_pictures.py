@@ -1,5 +1,6 @@
 """Pictures of a classifier: what it says of some validation images, and its confusion matrix."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pytorch_lightning import Callback, Trainer
 
 from cv_lab import draw
 from cv_lab.callbacks.tensorboard import add_image
+from cv_lab.confusion import most_confused
 from cv_lab.data.base import ImageData
 from cv_lab.data.splits import balanced_subset
 from cv_lab.files import replacing, write_csv, write_json
@@ -19,8 +21,9 @@ from cv_lab.tasks.classification import Classification
 class ClassificationPictures(Callback):
     """Show a fixed sample of validation images in TensorBoard after each epoch; keep those of the best checkpoint.
 
-    The folder holds at the end ``gallery.png``, ``samples.json`` with ``images/*.png``, and the confusion matrix of
-    the test set as ``confusion_matrix.csv`` (rows are the truth) and ``.png``.
+    The folder holds at the end ``gallery.png``, ``samples.json`` with ``images/*.png``, and of the test set the
+    confusion matrix as ``confusion_matrix.csv`` (rows are the truth) and ``.png``, ``class_accuracy.csv`` and
+    ``most_confused.csv``.
 
     Args:
         folder: where the pictures of the best checkpoint go.
@@ -52,6 +55,12 @@ class ClassificationPictures(Callback):
             for name, row in zip(task.classes, counts.tolist(), strict=True)
         ]
         write_csv(self.folder / "confusion_matrix.csv", rows)
+        write_csv(self.folder / "class_accuracy.csv", class_rows(counts, task.classes))
+        confused = most_confused(counts, task.classes, top=20)
+        write_csv(
+            self.folder / "most_confused.csv",
+            [dict(zip(("truth", "predicted", "images", "share"), pair, strict=True)) for pair in confused],
+        )
         for number, image in enumerate(images):
             _save(Image.fromarray(image), self.folder / "images" / f"{number}.png")
         write_json(self.folder / "samples.json", samples)
@@ -64,7 +73,7 @@ class ClassificationPictures(Callback):
         index = balanced_subset(data.val.labels.numpy(), min(self.count, len(data.val)), seed=0)
         images, labels = data.val.images[index], data.val.labels[index].tolist()
         with torch.inference_mode():
-            confidences, predictions = task(data.normalise(images.to(task.device))).softmax(1).max(1)
+            confidences, predictions = task(data.inputs(data.val, index, task.device)).softmax(1).max(1)
         arrays = list(images.permute(0, 2, 3, 1).numpy())
         samples = [
             {"index": int(i), "truth": task.classes[t], "predicted": task.classes[p], "confidence": c}
@@ -75,6 +84,15 @@ class ClassificationPictures(Callback):
             for array, sample in zip(arrays, samples, strict=True)
         ]
         return arrays, samples, tiles
+
+
+def class_rows(counts: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Images and accuracy of each class from a confusion matrix, int (K, K); without images, no accuracy."""
+    totals = counts.sum(1)
+    return [
+        {"class": name, "images": int(total), "accuracy": counts[k, k] / total if total else None}
+        for k, (name, total) in enumerate(zip(classes, totals, strict=True))
+    ]
 
 
 def _save(image: Image.Image, path: Path) -> None:

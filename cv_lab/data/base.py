@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from cv_lab.augment import Augmentation, Batch, Mix
 from cv_lab.data.in_memory import InMemoryImages, eval_loader, train_loader
 from cv_lab.data.splits import balanced_subset, stratified_split
+from cv_lab.preprocess import Preprocessing
 
 
 class ImageData(LightningDataModule):
@@ -51,6 +52,7 @@ class ImageData(LightningDataModule):
         self.validation, self.val_fraction = validation, val_fraction
         self.train_subset, self.val_subset = train_subset, val_subset
         self.train: InMemoryImages | None = None
+        self.preprocessing = Preprocessing()  # the trial sets that of its network
 
     @abstractmethod
     def load(self, train: bool) -> InMemoryImages:
@@ -95,7 +97,9 @@ class ImageData(LightningDataModule):
         return {**batch, "image": self.normalise(batch["image"])}
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 or float (N, 3, H, W) in 0..255 to float32 of mean 0 and deviation 1, channels last in memory."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
-        return images.to(torch.float32, copy=True).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        """uint8 or float (N, 3, H, W) in 0..255 to what the network takes, float32, channels last in memory."""
+        return self.preprocessing.over(self.mean, self.std)(images)
+
+    def inputs(self, dataset: InMemoryImages, index: Any, device: torch.device) -> Tensor:
+        """What the network takes for the samples of `dataset` at `index`, as they are in validation."""
+        return self.normalise(dataset.images[index].to(device))

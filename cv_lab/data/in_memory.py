@@ -10,6 +10,32 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cv_lab.augment import Batch
 
 
+class MappedRows:
+    """Some rows of a tensor in a memory-mapped file; they are read when they are asked for.
+
+    Args:
+        source: (M, ...).
+        rows: int64 (N,), the rows to show.
+    """
+
+    def __init__(self, source: Tensor, rows: Tensor) -> None:
+        self.source, self.rows = source, rows
+        self.shape, self.ndim, self.dtype = (len(rows), *source.shape[1:]), source.ndim, source.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.source[self.rows[index]]
+
+    def subset(self, index: Tensor) -> "MappedRows":
+        """The rows at `index`, int64 (K,), without reading them."""
+        return MappedRows(self.source, self.rows[index])
+
+
+Pixels = Tensor | MappedRows
+
+
 class InMemoryImages(Dataset[Batch]):
     """Images and labels in memory.
 
@@ -17,12 +43,13 @@ class InMemoryImages(Dataset[Batch]):
         images: uint8 (N, C, H, W).
         labels: int64 (N,), from 0 to K - 1.
         classes: the K names.
+        rows: int64 (N,), where each sample stood in the set that was loaded; by default 0 to N - 1.
 
     Raises:
         ValueError: if a label is out of range.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
+    def __init__(self, images: Pixels, labels: Tensor, classes: tuple[str, ...], rows: Tensor | None = None) -> None:
         assert images.dtype == torch.uint8
         assert len(images) == len(labels)
         wrong = torch.nonzero((labels < 0) | (labels >= len(classes))).flatten()
@@ -32,6 +59,7 @@ class InMemoryImages(Dataset[Batch]):
                 f"{labels[wrong[0]]}, but there are {len(classes)} classes, 0 to {len(classes) - 1}"
             )
         self.images, self.labels, self.classes = images, labels, classes
+        self.rows = torch.arange(len(labels)) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,7 +72,8 @@ class InMemoryImages(Dataset[Batch]):
     def subset(self, indices: Any) -> "InMemoryImages":
         """The samples at `indices`, int (M,), as a data set of its own."""
         index = torch.as_tensor(indices)
-        return InMemoryImages(self.images[index], self.labels[index], self.classes)
+        images = self.images.subset(index) if isinstance(self.images, MappedRows) else self.images[index]
+        return InMemoryImages(images, self.labels[index], self.classes, self.rows[index])
 
 
 class EpochSampler(Sampler[int]):

@@ -1,9 +1,11 @@
 """Weights from files: read safely, and fitted with a report of what does not fit."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -38,14 +40,48 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if Path(path).suffix == ".safetensors":
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file of weights {path}")
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole file of safetensors: {error}") from error
     saved = read_checkpoint(path)
     if "state_dict" in saved and "hyper_parameters" in saved:  # a trial's checkpoint: the network of its task
-        return {key[6:]: value for key, value in saved["state_dict"].items() if key.startswith("model.")}
+        return _of_trial(saved, path)
     saved = saved.get("state_dict", saved)
     if not saved or not all(isinstance(value, Tensor) for value in saved.values()):
         raise ValueError(f"{path} holds no state dict, which maps names to tensors")
     return saved
+
+
+def _of_trial(saved: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The state dict of the network in a trial's checkpoint, as the network was before it was cut."""
+    state = {key[6:]: value for key, value in saved["state_dict"].items() if key.startswith("model.")}
+    if "backbone_from" in saved:
+        raise ValueError(
+            f"{path} holds a head alone, trained on the backbone of weights={saved['backbone_from']}: give those weights"
+        )
+    if all(key.startswith(("backbone.", "head.")) for key in state):  # heads are replaced anyway
+        return {key[9:]: value for key, value in state.items() if key.startswith("backbone.")}
+    return state
+
+
+def start_from(network: nn.Module, state: dict[str, Tensor], head: str, source: str) -> None:
+    """Load `state` into `network` but for the module named `head`, which stays as it is.
+
+    Raises:
+        ValueError: if keys are missing, unexpected or of another shape; the message lists them.
+    """
+    kept = {key: value for key, value in network.state_dict().items() if key.startswith(f"{head}.")}
+    fit_state_dict(network, {k: v for k, v in state.items() if not k.startswith(f"{head}.")} | kept, source)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """A hash of all parameters and buffers with their names."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def fit_state_dict(module: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -12,6 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from cv_lab.models.weights import fit_state_dict
+from cv_lab.preprocess import Preprocessing
+
 ModelFactory = Callable[..., nn.Module]  # called with num_classes
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]  # called with the optimizer and total_steps
@@ -46,6 +49,7 @@ class Task(LightningModule):
         # Convolutions on CPUs and on tensor cores are fastest with channels last.
         self.model = model.to(memory_format=torch.channels_last)
         self.classes = tuple(classes)
+        self.preprocessing = Preprocessing()  # what its images go through, the data set's mean and deviation aside
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.metrics = nn.ModuleDict({f"{split}_metrics": self.configure_metrics() for split in _SPLITS})
@@ -84,8 +88,25 @@ class Task(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_epoch("test")
 
+    @property
+    def network(self) -> nn.Module:
+        """The network that weights are published for."""
+        return self.model
+
+    def start_from(self, state: dict[str, Tensor], source: str) -> None:
+        """Start from the weights `state`, read from `source`; what depends on the classes stays as it is.
+
+        Raises:
+            ValueError: if they are not of this network.
+        """
+        fit_state_dict(self.model, state, source)
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer over all parameters; its first group is the one whose learning rate is logged."""
+        return self.optimizer_factory(self.parameters())
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer_factory(self.parameters())
+        optimizer = self.make_optimizer()
         if self.scheduler_factory is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from cv_lab.augment import Batch
 from cv_lab.metrics import SplitMetrics, accuracy, f1
+from cv_lab.models.cut import head_of
+from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
 
 
@@ -33,6 +35,9 @@ class Classification(Task):
     ) -> None:
         super().__init__(model(num_classes=len(classes)), classes, optimizer, scheduler)
         self.loss = loss
+
+    def start_from(self, state: dict[str, Tensor], source: str) -> None:
+        start_from(self.model, state, head_of(self.model)[0], source)
 
     def configure_metrics(self) -> SplitMetrics:
         return SplitMetrics(len(self.classes))

@@ -1,0 +1,46 @@
+"""How images become a network's input: normalised, and scaled to the size that it was trained at."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Normalisation and, where `size` is given, scaling of whole batches on the device.
+
+    Args:
+        mean: of the channels of the images that the network was trained on, in 0..1; None takes the data set's.
+        std: their standard deviation; None takes the data set's.
+        size: side in pixels to which images of other sizes are scaled; None leaves them as they are.
+        interpolation: "bicubic" or "bilinear".
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    size: int | None = None
+    interpolation: str = "bilinear"
+
+    def over(self, mean: tuple[float, ...], std: tuple[float, ...]) -> "Preprocessing":
+        """This, with the data set's `mean` and `std` where it has none of its own."""
+        return Preprocessing(self.mean or mean, self.std or std, self.size, self.interpolation)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 or float (N, 3, H, W) in 0..255 to float32 of mean 0 and deviation 1, channels last in memory."""
+        assert self.mean is not None and self.std is not None
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * 255
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
+        images = images.to(torch.float32, copy=True).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        if self.size is None or images.shape[2:] == (self.size, self.size):
+            return images
+        shrinks = min(images.shape[2:]) > self.size
+        return F.interpolate(
+            images, (self.size, self.size), mode=self.interpolation, align_corners=False, antialias=shrinks
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values, for keys of caches."""
+        return asdict(self)

@@ -1,0 +1,78 @@
+"""Fine-tuning of a pretrained network: its new head, its last stages, or all of it."""
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.optim import Optimizer
+
+from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
+from cv_lab.tasks.transfer import Transfer
+
+
+class FineTuning(Transfer):
+    """Train a new head on a pretrained network, and as many of the network's last stages as asked.
+
+    Args:
+        model: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        classes: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        loss: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        optimizer: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        scheduler: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        trained: "head", a number of the backbone's last stages, or "all".
+        lr_decay: the last stage trains at the head's learning rate times this, each one below at as much less
+            (discriminative learning rates, Howard & Ruder, 2018).
+        unfreeze_every: gradual unfreezing: the head trains alone for so many epochs, then one stage more is added
+            after as many again; None trains all from the start.
+        freeze_statistics: BatchNorm layers of the trained stages keep their statistics too, which is safer with
+            small batches and little data.
+        dropout_below: dropout layers of the frozen part stay active in training.
+
+    Raises:
+        ValueError: if there are fewer stages than `trained`, or a value is out of range.
+    """
+
+    def __init__(
+        self,
+        model: ModelFactory,
+        classes: Sequence[str],
+        loss: nn.Module,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        trained: int | str = "head",
+        lr_decay: float = 0.5,
+        unfreeze_every: int | None = None,
+        freeze_statistics: bool = True,
+        dropout_below: bool = False,
+    ) -> None:
+        if isinstance(trained, str) and trained not in ("head", "all"):
+            raise ValueError(f"task.trained={trained} is not known: give head, a number of stages, or all")
+        if not 0 < lr_decay <= 1:
+            raise ValueError(f"task.lr_decay={lr_decay} must be above 0 and at most 1")
+        if unfreeze_every is not None and unfreeze_every < 1:
+            raise ValueError(f"task.unfreeze_every={unfreeze_every} must be at least 1 epoch, or null")
+        super().__init__(
+            model,
+            classes,
+            loss,
+            optimizer,
+            scheduler,
+            trained_stages={"head": 0, "all": -1}.get(trained, trained) if isinstance(trained, str) else trained,
+            freeze_statistics=freeze_statistics,
+            dropout_below=dropout_below,
+        )
+        self.lr_decay, self.unfreeze_every = lr_decay, unfreeze_every
+        self.stages_in_the_end = self.model.trained_stages
+
+    def make_optimizer(self) -> Optimizer:
+        """One group for the head, and one for each stage that ever trains, from the last down."""
+        groups = [list(self.model.head.parameters())]
+        groups += [self.model.stage_parameters(depth) for depth in range(1, self.stages_in_the_end + 1)]
+        optimizer = self.optimizer_factory([{"params": group} for group in groups])
+        for depth, group in enumerate(optimizer.param_groups):
+            group["lr"] *= self.lr_decay**depth
+        return optimizer
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.unfreeze_every is not None:
+            self.model.train_stages(min(self.current_epoch // self.unfreeze_every, self.stages_in_the_end))

@@ -1,0 +1,120 @@
+"""Linear probing: how much a frozen backbone's features tell of the classes."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cv_lab.augment import Batch
+from cv_lab.metrics import ConfusionMatrix, accuracy
+from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
+from cv_lab.tasks.transfer import Transfer
+
+SAMPLE = 2048  # training images that the features' mean and deviation are taken from
+AT_ONCE = 256  # images in a pass of the backbone
+
+
+class Standardise(nn.Module):
+    """Features of mean 0 and deviation 1 over the training set; as they are until :meth:`fit`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def fit(self, features: Tensor) -> None:
+        """Take mean and deviation from features, float (N, D)."""
+        std, mean = torch.std_mean(features.float(), dim=0, correction=0)
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0))  # a constant feature becomes 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.std
+
+
+class LinearProbing(Transfer):
+    """Train one linear layer on a frozen backbone, and perhaps ask the nearest neighbours too.
+
+    Args:
+        model: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        classes: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        loss: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        optimizer: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        scheduler: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        standardise: give the linear layer features of mean 0 and deviation 1, taken from a sample of the training
+            images; one learning rate then suits all backbones.
+        knn: the test also counts how often the `knn` nearest training images are right, as ``test/knn_accuracy``:
+            cosine similarity s, each votes with exp(s / 0.07) (Wu et al., 2018). None leaves it out.
+    """
+
+    def __init__(
+        self,
+        model: ModelFactory,
+        classes: Sequence[str],
+        loss: nn.Module,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        standardise: bool = True,
+        knn: int | None = None,
+    ) -> None:
+        if knn is not None and knn < 1:
+            raise ValueError(f"task.knn={knn} must be at least 1 neighbour, or null")
+
+        def head(width: int) -> nn.Module:
+            linear = nn.Linear(width, len(classes))
+            return nn.Sequential(Standardise(width), linear) if standardise else linear
+
+        super().__init__(model, classes, loss, optimizer, scheduler, head)
+        self.standardise, self.knn = standardise, knn
+        self.knn_confusion = ConfusionMatrix(len(classes))
+
+    def make_optimizer(self) -> Optimizer:
+        return self.optimizer_factory(self.model.head.parameters())
+
+    def on_fit_start(self) -> None:
+        if self.standardise:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+            self.model.head[0].fit(self._train_features(order[:SAMPLE]))  # type: ignore[index, operator, union-attr]
+
+    def on_test_start(self) -> None:
+        if self.knn is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.knn_confusion.reset()
+            self.bank = F.normalize(self._train_features(torch.arange(len(data.train))), dim=1)
+            self.bank_labels = data.train.labels.to(self.device)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        if self.knn is not None:
+            self.knn_confusion.update(self._neighbours_vote(batch["image"]), batch["label"])
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        if self.knn is not None:
+            self.log("test/knn_accuracy", accuracy(self.knn_confusion.compute()))
+
+    def _neighbours_vote(self, inputs: Tensor) -> Tensor:
+        """The class that the nearest training images choose, int64 (N,)."""
+        assert self.knn is not None
+        similarity = F.normalize(self._features(inputs), dim=1) @ self.bank.T
+        nearest, index = similarity.topk(min(self.knn, len(self.bank)), dim=1)
+        votes = torch.zeros(len(inputs), len(self.classes), device=self.device)
+        votes.scatter_add_(1, self.bank_labels[index], (nearest / 0.07).exp())
+        return votes.argmax(1)
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        return (inputs if inputs.ndim == 2 else self.model.features(inputs)).float()
+
+    @torch.no_grad()
+    def _train_features(self, index: Tensor) -> Tensor:
+        """Features of the training images at `index`, without augmentation, float32 (N, D)."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        with self.trainer.precision_plugin.forward_context():
+            parts = [self._features(data.inputs(data.train, i, self.device)) for i in index.split(AT_ONCE)]
+        return torch.cat(parts)
