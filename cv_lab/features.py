@@ -80,7 +80,7 @@ class FeaturePass:
 def with_features(
     data: ImageData, task: Transfer, trainer: Trainer, name: str, folder: Path, wanted: bool
 ) -> tuple[ImageData, FeaturePass | None]:
-    """`data` with features in place of images where they can be computed once; else `data` itself, and the log says why.
+    """`data` with features in place of images where they can be computed once; else `data`, and the log says why.
 
     Args:
         data: set up.

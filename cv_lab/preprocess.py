@@ -30,7 +30,8 @@ class Preprocessing:
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 or float (N, 3, H, W) in 0..255 to float32 of mean 0 and deviation 1, channels last in memory."""
-        assert self.mean is not None and self.std is not None
+        assert self.mean is not None
+        assert self.std is not None
         mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * 255
         std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
         images = images.to(torch.float32, copy=True).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,7 @@
 """What the data modules of all data sets share: splits, loaders, augmentation and normalisation on the device."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule

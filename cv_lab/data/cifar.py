@@ -62,7 +62,7 @@ class _Cifar(ImageData):
         wrong = [name for name, md5 in checksums.items() if not check_integrity(str(self.folder / name), md5)]
         if wrong:
             raise ValueError(
-                f"{self.folder} holds other files than the published ones (the checksums of {', '.join(wrong)} differ): "
+                f"{self.folder} holds other files than the published ones (checksums of {', '.join(wrong)} differ): "
                 "delete the folder to download it anew, or accept a re-packed copy with data.verify_checksum=false"
             )
 

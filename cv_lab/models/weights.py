@@ -58,7 +58,7 @@ def _of_trial(saved: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
     state = {key[6:]: value for key, value in saved["state_dict"].items() if key.startswith("model.")}
     if "backbone_from" in saved:
         raise ValueError(
-            f"{path} holds a head alone, trained on the backbone of weights={saved['backbone_from']}: give those weights"
+            f"{path} holds a head alone, trained on the backbone of weights={saved['backbone_from']}: give those"
         )
     if all(key.startswith(("backbone.", "head.")) for key in state):  # heads are replaced anyway
         return {key[9:]: value for key, value in state.items() if key.startswith("backbone.")}
