@@ -26,22 +26,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
-class BestAndLast(ModelCheckpoint):
-    """Keep ``best.ckpt`` and ``last.ckpt`` of a trial in `folder`, written at the end of each epoch."""
+def best_and_last(folder: Path, monitor: str, mode: str) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """The callbacks that write ``best.ckpt`` and ``last.ckpt`` into `folder` at the end of each epoch, in this order.
 
-    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
-        super().__init__(
-            folder,
-            filename="best",
-            monitor=monitor,
-            mode=mode,
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
+    They are two because Lightning's `save_last` writes only after epochs that are the best so far.
+    """
+    every_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = MovableCheckpoint(folder, "best", monitor=monitor, mode=mode, **every_epoch)
+    return best, MovableCheckpoint(folder, "last", **every_epoch)
+
+
+class MovableCheckpoint(ModelCheckpoint):
+    """Goes on in a folder that has been moved since; Lightning would forget the best score."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what is best so far, with paths into this folder: it may have been moved since."""
+        """Take over what is best so far, with paths into this folder."""
         folder = str(self.dirpath)
 
         def moved(path: str) -> str:

@@ -227,11 +227,10 @@ def _clean(folder: Path, all_results: bool) -> None:
 
 def identifying(config: DictConfig) -> dict[str, Any]:
     """The resolved config without what does not change a trial's result, such as folders."""
-    untyped = OmegaConf.create(OmegaConf.to_container(config))
-    for key in NOT_IDENTIFYING & set(config):
-        # Emptied before the rest is resolved, since paths are built from these by interpolation.
-        untyped[key] = ""
-    plain = OmegaConf.to_container(untyped, resolve=True)
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    # Emptied before the rest is resolved, since paths are built from these by interpolation.
+    plain = OmegaConf.to_container(OmegaConf.create(plain | dict.fromkeys(NOT_IDENTIFYING, "")), resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key not in NOT_IDENTIFYING}
 

@@ -21,7 +21,6 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from cv_lab.build import build_task
@@ -29,7 +28,7 @@ from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing, peak_memory_mb
-from cv_lab.checkpoint import AtomicCheckpointIO, BestAndLast, StayStopped
+from cv_lab.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
 from cv_lab.data.base import ImageData
 from cv_lab.files import write_json
 from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord
@@ -54,7 +53,7 @@ def run_trial(config: DictConfig) -> float:
     Raises:
         SystemExit: if the trial failed in a single run (code 1), or was interrupted (130 by Ctrl-C, 143 by SIGTERM).
     """
-    first = rank_zero_only.rank == 0  # of the processes that train one network together
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of the processes that Lightning starts for one network
     if not first:
         log.setLevel(logging.ERROR)
     record = TrialRecord(config, write=first)
@@ -104,6 +103,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # data lies in memory: workers would only cost
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # steps log nothing anyway
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was made for this trial
+    warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # torchmetrics has reduced over processes already
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 on torch 2.14; nothing that a user could change
     seed_everything(config.seed, verbose=False)
     data: ImageData = instantiate(config.data)
@@ -112,7 +112,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     task = build_task(config, data.classes)
 
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
-    checkpoint = BestAndLast(record.folder / "checkpoints", task.monitor, task.mode)
+    best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last = record.last_checkpoint
     chosen = [*instantiate(config.callbacks).values(), instantiate(config.pictures)]
     trainer: Trainer = instantiate(config.trainer)(
@@ -121,7 +121,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
         plugins=[AtomicCheckpointIO()],
         callbacks=[ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing, StayStopped()]
         + [_bind(callback, task) for callback in chosen if callback is not None]
-        + [history, checkpoint],
+        + [history, best_checkpoint, last_checkpoint],
     )
     if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ValueError(
@@ -167,7 +167,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
         "flops_per_image": flops_per_image(task, data),
     }
     start = time.perf_counter()
-    (tested,) = trainer.test(task, data, ckpt_path=checkpoint.best_model_path, verbose=False, weights_only=True)
+    (tested,) = trainer.test(task, data, ckpt_path=best_checkpoint.best_model_path, verbose=False, weights_only=True)
     result["metrics"] = {**best, **tested}
     result["seconds"]["test"] = time.perf_counter() - start
     result["peak_memory_mb"] = peak_memory_mb()
