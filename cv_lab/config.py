@@ -10,7 +10,19 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 # Overrides that say where or how a trial runs but not what it computes: they neither name nor identify it.
-NOT_IDENTIFYING = {"study", "studies_dir", "trial_dir", "data_dir", "cache_dir", "experiment", "logger", "pictures"}
+NOT_IDENTIFYING = {
+    "study",
+    "studies_dir",
+    "trial_dir",
+    "data_dir",
+    "cache_dir",
+    "experiment",
+    "logger",
+    "pictures",
+    "jobs",
+    "trial_timeout",
+    "fail_fast",
+}
 LONGEST_NAME = 120  # bytes; file systems allow 255, and paths are printed in tables
 
 
@@ -44,6 +56,10 @@ class TrainConfig:
     cache: bool = MISSING
 
     study: str = MISSING
+    jobs: int = MISSING
+    trial_timeout: float | None = None
+    fail_fast: bool = MISSING
+
     studies_dir: str = MISSING
     trial_dir: str = MISSING
     data_dir: str = MISSING

@@ -1,14 +1,19 @@
 """What a trial writes of itself: its identity, its status, how it ended. Imports neither torch nor Lightning."""
 
-import copy
+import fcntl
 import hashlib
 import json
 import os
 import platform
+import re
+import shutil
 import socket
 import subprocess
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,8 +30,26 @@ KNOBS = ("lr", "epochs", "batch_size", "weight_decay", "label_smoothing", "preci
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "timm")
 
 
+# Types of errors that end a trial from outside. It goes on from its last checkpoint; one that failed by itself starts
+# anew, since what went wrong may lie in its checkpoint already.
+FROM_OUTSIDE = ("Killed", "TimedOut")
+
+
 class OccupiedError(ValueError):
     """The folder belongs to a trial of another config."""
+
+
+class BusyError(ValueError):
+    """The trial runs already, in another process."""
+
+
+class Standing(StrEnum):
+    """What a trial finds in its folder, and therefore does."""
+
+    NEW = "new"
+    COMPLETED = "already completed"
+    CONTINUED = "continued"
+    RETRIED = "tried again"
 
 
 class TrialRecord:
@@ -34,11 +57,14 @@ class TrialRecord:
 
     Args:
         config: the composed config, with `trial_dir`.
+        write: whether this process writes the trial's files. Of several processes of one trial only the first does.
     """
 
-    def __init__(self, config: DictConfig) -> None:
+    def __init__(self, config: DictConfig, write: bool = True) -> None:
         self.folder = Path(config.trial_dir)
         self.path = self.folder / "trial.json"
+        self.write = write
+        self.config = config
         self.identified = identifying(config)
         hydra = HydraConfig.get()
         self.fields: dict[str, Any] = {
@@ -54,35 +80,74 @@ class TrialRecord:
             "seed": config.seed,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "pid_start": process_start(os.getpid()),
             "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES},
-            **_git(),
+            "attempts": [],  # earlier ones, oldest first
             "error": None,
         }
 
-    def open(self, config: DictConfig) -> None:
-        """Take possession of the folder.
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, if there is one."""
+        path = self.folder / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+
+    def standing(self) -> Standing:
+        """What the folder holds. Changes nothing.
 
         Raises:
             OccupiedError: if a trial of another config lies there; the message shows the difference.
+            BusyError: if the trial is running in another process.
         """
-        if self.path.exists():
-            earlier = read_json(self.path)
-            if earlier["identity"] != self.fields["identity"]:
-                other = OmegaConf.to_container(OmegaConf.load(self.folder / ".hydra" / "identity.yaml"))
-                raise OccupiedError(
-                    f"{self.folder} holds a trial of another config. {difference(other, self.identified)}\n"
-                    "Name another study (study=NAME), or remove that folder."
-                )
-        write_yaml(self.folder / ".hydra" / "config.yaml", config)
-        write_yaml(self.folder / ".hydra" / "overrides.yaml", self.fields["overrides"])
-        write_yaml(self.folder / ".hydra" / "identity.yaml", self.identified)
-        self.update()
+        if not self.path.exists():
+            return Standing.NEW
+        earlier = read_json(self.path)
+        if earlier["identity"] != self.fields["identity"]:
+            other = OmegaConf.to_container(OmegaConf.load(self.folder / ".hydra" / "identity.yaml"))
+            raise OccupiedError(
+                f"{self.folder} holds a trial of another config. {difference(other, self.identified)}\n"
+                "Name another study (study=NAME), or remove that folder."
+            )
+        if earlier["status"] == "running":
+            if is_alive(earlier):
+                raise BusyError(f"{self.folder} is being run by process {earlier['pid']} on {earlier['host']}")
+            return Standing.CONTINUED
+        if earlier["status"] == "completed":
+            return Standing.COMPLETED if (self.folder / "result.json").exists() else Standing.CONTINUED
+        if earlier["status"] == "interrupted" or earlier["error"]["type"] in FROM_OUTSIDE:
+            return Standing.CONTINUED
+        return Standing.RETRIED
+
+    def open(self) -> Standing:
+        """Take possession of the folder, unless the trial is completed.
+
+        Raises:
+            OccupiedError: see :meth:`standing`.
+            BusyError: see :meth:`standing`.
+        """
+        if not self.write:
+            return Standing.NEW
+        with _locked(self.folder / ".hydra" / "lock"):  # two commands at once must not both take it
+            standing = self.standing()
+            if standing is Standing.COMPLETED:
+                return standing
+            if standing is not Standing.NEW:
+                earlier = read_json(self.path)
+                attempt = {key: earlier[key] for key in ("start", "end", "status", "host", "pid", "error")}
+                self.fields["attempts"] = [*earlier["attempts"], attempt]
+            _clean(self.folder, all_results=standing is Standing.RETRIED)
+            write_yaml(self.folder / ".hydra" / "config.yaml", self.config)
+            write_yaml(self.folder / ".hydra" / "overrides.yaml", self.fields["overrides"])
+            write_yaml(self.folder / ".hydra" / "identity.yaml", self.identified)
+            self.update(**_git())
+        return standing
 
     def update(self, **fields: Any) -> None:
         """Change fields and write the file."""
         self.fields.update(fields)
-        write_json(self.path, self.fields)
+        if self.write:
+            write_json(self.path, self.fields)
 
     def close(self, status: str, error: BaseException | None = None) -> None:
         """End as "completed", "failed" or "interrupted"."""
@@ -95,15 +160,77 @@ class TrialRecord:
             }
         self.update(status=status, end=_now(), error=told)
 
+    def close_for_dead(self, status: str, kind: str, message: str, pid: int | None) -> bool:
+        """End the record of the trial that process `pid` ran, if that could not do so itself; says whether so."""
+        if self.path.exists():
+            fields = read_json(self.path)
+            if fields["pid"] != pid or fields["status"] != "running":
+                return False
+            self.fields = fields
+        else:
+            self.open()  # the process died before it came to that
+        self.update(status=status, end=_now(), pid=pid, error={"type": kind, "message": message, "traceback": ""})
+        return True
+
+
+def is_alive(record: dict[str, Any]) -> bool:
+    """Whether the process of a record that says "running" still is. One on another host counts as alive."""
+    if record["host"] != socket.gethostname():
+        return True
+    # A process id is given again; the time at which the process started tells them apart.
+    return _exists(record["pid"]) and process_start(record["pid"]) == record["pid_start"]
+
+
+def process_start(pid: int) -> int | None:
+    """When a process started, in ticks since the machine did; None where the system does not tell (macOS)."""
+    try:
+        # The second field, the program's name in brackets, may hold spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    # A zombie has ended; only its parent has not asked yet.
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _clean(folder: Path, all_results: bool) -> None:
+    """Remove what a killed process left half written, and if `all_results` what a failed attempt wrote.
+
+    Its log and, in ``trial.json``, its error stay.
+    """
+    for path in folder.rglob(".*"):
+        if re.fullmatch(r"\..+\.\d+", path.name):
+            path.unlink(missing_ok=True)
+    if all_results:
+        for path in (folder / "metrics.csv", folder / "result.json", *folder.glob("events.out.tfevents.*")):
+            path.unlink(missing_ok=True)
+        for name in ("checkpoints", "predictions"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
 
 def identifying(config: DictConfig) -> dict[str, Any]:
     """The resolved config without what does not change a trial's result, such as folders."""
-    config = copy.deepcopy(config)
-    OmegaConf.set_readonly(config, False)
-    for key in NOT_IDENTIFYING & set(config):
-        # Emptied before the rest is resolved, since paths are built from these by interpolation.
-        config[key] = ""
-    plain = OmegaConf.to_container(config, resolve=True)
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    # Emptied before the rest is resolved, since paths are built from these by interpolation.
+    plain = OmegaConf.to_container(OmegaConf.create(plain | dict.fromkeys(NOT_IDENTIFYING, "")), resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key not in NOT_IDENTIFYING}
 

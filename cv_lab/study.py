@@ -31,12 +31,15 @@ class Trial:
         return monitor["best"] if monitor["mode"] == "max" else -monitor["best"]
 
 
+def read_trial(folder: Path) -> Trial:
+    """The trial in `folder`."""
+    result = folder / "result.json"
+    return Trial(folder, read_json(folder / "trial.json"), read_json(result) if result.exists() else None)
+
+
 def read_trials(study: Path) -> list[Trial]:
     """All trials of a study, best first."""
-    trials = []
-    for path in study.glob("*/trial.json"):
-        result = path.with_name("result.json")
-        trials.append(Trial(path.parent, read_json(path), read_json(result) if result.exists() else None))
+    trials = [read_trial(path.parent) for path in study.glob("*/trial.json")]
     return sorted(trials, key=lambda trial: (-trial.score, trial.folder.name))
 
 
@@ -82,6 +85,8 @@ def print_table(trials: list[Trial]) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=1000)  # in a file or a pipe nothing need be folded
     finished = [trial for trial in trials if trial.result is not None]
     if finished:
         table = Table(box=None, header_style="bold")

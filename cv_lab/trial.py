@@ -1,6 +1,7 @@
 """One trial: from a composed config to a folder with everything about it."""
 
 import logging
+import math
 import os
 import platform
 import sys
@@ -15,10 +16,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch.utils.flop_counter import FlopCounterMode
 
 from cv_lab.build import build_task
@@ -26,11 +28,12 @@ from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing, peak_memory_mb
+from cv_lab.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
 from cv_lab.data.base import ImageData
 from cv_lab.features import flops_with_backbone, with_features
 from cv_lab.files import write_json
-from cv_lab.record import SCHEMA, OccupiedError, TrialRecord
-from cv_lab.study import Trial, print_trial
+from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord
+from cv_lab.study import Trial, print_trial, read_trial
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.transfer import Transfer
 
@@ -42,32 +45,46 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 def run_trial(config: DictConfig) -> float:
     """Train, test and record one trial.
 
+    A trial that its folder holds as completed is not run again; one that was killed or interrupted is continued from
+    its last checkpoint.
+
     Returns:
         The best value of the task's monitored metric; NaN if the trial failed as one of a multirun, whose other
         trials shall run on.
 
     Raises:
-        SystemExit: if the trial failed or was interrupted, in a single run.
+        SystemExit: if the trial failed in a single run (code 1), or was interrupted (130 by Ctrl-C, 143 by SIGTERM).
     """
-    record = TrialRecord(config)
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of the processes that Lightning starts for one network
+    if not first:
+        log.setLevel(logging.ERROR)
+    record = TrialRecord(config, write=first)
     try:
-        record.open(config)
-    except OccupiedError as error:
+        standing = record.open()
+    except (OccupiedError, BusyError) as error:
         return _give_up(error)  # and leave the other trial's files alone
-    try:
-        result = _train_and_test(config, record)
-        write_json(record.folder / "result.json", result)
-        record.close("completed")
-    except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
-        record.close("interrupted", error)
-        log.error("interrupted; the last checkpoint is kept in %s", record.folder)
-        raise
-    except Exception as error:
-        record.close("failed", error)
-        return _give_up(error, record.folder)
-    if HydraConfig.get().mode == RunMode.RUN:
+    if standing is Standing.COMPLETED:
+        trial = read_trial(record.folder)
+        assert trial.result is not None
+        log.info("%s: %s", os.path.relpath(record.folder), standing)
+        result = trial.result
+    else:
+        try:
+            result = _train_and_test(config, record, standing)
+            if first:
+                write_json(record.folder / "result.json", result)
+            record.close("completed")
+        except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
+            record.close("interrupted", error)
+            log.error("interrupted; the last checkpoint is kept in %s", record.folder)
+            sys.exit(143 if isinstance(error, SIGTERMException) else 130)
+        except Exception as error:
+            record.close("failed", error)
+            return _give_up(error, record.folder)
+    if HydraConfig.get().mode == RunMode.RUN and first:
         print_trial(Trial(record.folder, record.fields, result))
-    return float(result["monitor"]["best"])
+    best = result["monitor"]["best"]
+    return math.nan if best is None else float(best)
 
 
 def _give_up(error: Exception, folder: Path | None = None) -> float:
@@ -83,11 +100,12 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
     sys.exit(1)
 
 
-def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
+def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing) -> dict[str, Any]:
     """Run the trial and return the content of ``result.json``."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # data lies in memory: workers would only cost
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # steps log nothing anyway
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was made for this trial
+    warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # torchmetrics has reduced over processes already
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 on torch 2.14; nothing that a user could change
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # what is frozen shall be
     seed_everything(config.seed, verbose=False)
@@ -98,23 +116,23 @@ def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
     data.preprocessing = task.preprocessing
 
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
-    checkpoint = ModelCheckpoint(
-        record.folder / "checkpoints",
-        filename="best",
-        monitor=task.monitor,
-        mode=task.mode,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
+    last = record.last_checkpoint
     chosen = [*instantiate(config.callbacks).values(), instantiate(config.pictures)]
     trainer: Trainer = instantiate(config.trainer)(
         precision=resolve_precision(config.precision),
-        logger=instantiate(config.logger) or False,
-        callbacks=[ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing]
+        logger=_logger(config, last, standing),
+        plugins=[AtomicCheckpointIO()],
+        callbacks=[ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing, StayStopped()]
         + [_bind(callback, task) for callback in chosen if callback is not None]
-        + [history, checkpoint],
+        + [history, best_checkpoint, last_checkpoint],
     )
+    if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError(
+            f"a trial of a study runs on one device, but trainer.devices={config.trainer.devices} gives it "
+            f"{trainer.world_size}: Lightning would start the others by running the whole study again. Leave it at 1 "
+            "and give jobs=N, one trial on each GPU, or train the trials by commands of their own, without -m"
+        )
     record.update(device=device_name(trainer.strategy.root_device), precision_used=trainer.precision)
     sizes = {split: len(getattr(data, split)) for split in ("train", "val", "test")}
     parameters = {
@@ -133,8 +151,9 @@ def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
         network = str(config.model.get("name", config.model._target_))
         data, features = with_features(data, task, trainer, network, Path(config.cache_dir), config.cache)
 
-    start = time.perf_counter()
-    trainer.fit(task, data)
+    if last is not None:
+        log.info("continued from %s", os.path.relpath(last))
+    trainer.fit(task, data, ckpt_path=last, weights_only=True)
     sign = 1 if task.mode == "max" else -1
     best = max(history.rows, key=lambda row: sign * row[task.monitor])
     # Everything of the training is read before the test, which sets the callbacks back to the best checkpoint.
@@ -152,7 +171,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
         "metrics": best,
         "last": history.rows[-1],
         "images": sizes,
-        "seconds": {"fit": time.perf_counter() - start, "epochs": timing.epoch_seconds},
+        "seconds": {"fit": timing.fit_seconds, "epochs": timing.epoch_seconds},
         "images_per_second": timing.images / timing.train_seconds,
         "parameters": parameters,
         "flops_per_image": operations,
@@ -162,7 +181,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
         result["seconds"]["features"] = features.seconds
         result["features_computed"] = features.computed
     start = time.perf_counter()
-    (tested,) = trainer.test(task, data, ckpt_path=checkpoint.best_model_path, verbose=False, weights_only=True)
+    (tested,) = trainer.test(task, data, ckpt_path=best_checkpoint.best_model_path, verbose=False, weights_only=True)
     result["metrics"] = {**best, **tested}
     result["seconds"]["test"] = time.perf_counter() - start
     result["peak_memory_mb"] = peak_memory_mb()
@@ -172,6 +191,17 @@ def _train_and_test(config: DictConfig, record: TrialRecord) -> dict[str, Any]:
         trainer.logger.log_hyperparams(record.fields["parameters"], metrics=final)
         trainer.logger.finalize("success")
     return result
+
+
+def _logger(config: DictConfig, last: Path | None, standing: Standing) -> Any:
+    """The logger; of a continued trial, TensorBoard's shall forget what an earlier attempt logged after `last`."""
+    if config.logger is None:
+        return False
+    if standing is Standing.NEW or not issubclass(get_class(config.logger._target_), TensorBoardLogger):
+        return instantiate(config.logger)
+    # Metrics of an epoch lie at its last step, pictures one further.
+    step = 0 if last is None else torch.load(last, weights_only=True, mmap=True)["global_step"] + 1
+    return instantiate(config.logger, purge_step=step)
 
 
 def _bind(callback: Any, task: Task) -> Callback:

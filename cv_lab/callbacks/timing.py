@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class Timing(Callback):
-    """Measure seconds an epoch, seconds of training alone, and images trained on.
+    """Measure seconds of the whole fit, of each epoch and of training alone, and images trained on.
 
     Its figures are saved in the checkpoint, so a continued trial counts what came before the break.
     """
@@ -18,6 +18,15 @@ class Timing(Callback):
         self.epoch_seconds: list[float] = []
         self.train_seconds = 0.0  # without validation and checkpoints
         self.images = 0
+        self.earlier_fit_seconds = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fit_start = time.perf_counter()
+
+    @property
+    def fit_seconds(self) -> float:
+        """Seconds since the fit began; of a continued one, with those up to its checkpoint."""
+        return self.earlier_fit_seconds + time.perf_counter() - self._fit_start
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = self._last_batch = time.perf_counter()
@@ -33,7 +42,12 @@ class Timing(Callback):
         self.epoch_seconds.append(time.perf_counter() - self._start)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch_seconds": self.epoch_seconds, "train_seconds": self.train_seconds, "images": self.images}
+        return {
+            "epoch_seconds": self.epoch_seconds,
+            "train_seconds": self.train_seconds,
+            "images": self.images,
+            "earlier_fit_seconds": self.fit_seconds,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.__dict__.update(state_dict)
