@@ -23,7 +23,6 @@ from cv_lab.augment import Batch
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.mapped import Mapped, find_or_compute
-from cv_lab.models.cut import flops
 from cv_lab.tasks.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -198,9 +197,3 @@ def _features_of(
     return find_or_compute(
         folder / "features" / f"{name}.safetensors", key, shape, torch.float32, rows, lambda: {"seconds": seconds}
     )
-
-
-def flops_with_backbone(data: ImageData, task: Transfer) -> int:
-    """Floating-point operations of backbone and head for one image."""
-    image = data.normalise(data.val.images[:1])
-    return flops(task.model, tuple(image.shape))

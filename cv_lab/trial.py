@@ -21,7 +21,6 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch.utils.flop_counter import FlopCounterMode
 
 from cv_lab.build import build_task
 from cv_lab.callbacks.finite import RequireFiniteLoss
@@ -30,8 +29,9 @@ from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing, peak_memory_mb
 from cv_lab.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
 from cv_lab.data.base import ImageData
-from cv_lab.features import flops_with_backbone, with_features
+from cv_lab.features import with_features
 from cv_lab.files import write_json
+from cv_lab.models.cut import flops
 from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord
 from cv_lab.study import Trial, print_trial, read_trial
 from cv_lab.tasks.base import Task
@@ -145,7 +145,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
         *(len(task.classes), *sizes.values(), f"{parameters['trained']:,}", record.fields["device"]),
     )
 
-    operations = flops_per_image(task, data)
+    operations = flops(task.model, tuple(data.normalise(data.val.images[:1]).shape))
     features = None
     if isinstance(task, Transfer):
         network = str(config.model.get("name", config.model._target_))
@@ -227,13 +227,3 @@ def device_name(device: torch.device) -> str:
     models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     name = models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()
     return f"{name}, {torch.get_num_threads()} threads"
-
-
-def flops_per_image(task: Task, data: ImageData) -> int:
-    """Floating-point operations of one forward pass; a multiplication and an addition count as two."""
-    if isinstance(task, Transfer):
-        return flops_with_backbone(data, task)
-    image = data.normalise(data.val.images[:1].to(task.device))
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        task.eval()(image)
-    return int(counter.get_total_flops())

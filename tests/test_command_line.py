@@ -105,6 +105,13 @@ def test_a_checkpoint_loads_safely_and_predicts_alike(train: Train) -> None:
         assert torch.equal(value, saved["state_dict"][name])
 
 
+def test_the_network_trains_in_training_mode(train: Train) -> None:
+    (folder,) = train(*TINY, "model=resnet9", "model.width=4").iterdir()
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    counted = [value.item() for name, value in state.items() if name.endswith("num_batches_tracked")]
+    assert set(counted) == {5}  # of 170 images, five batches of 32: each BatchNorm saw every one
+
+
 def test_same_seed_same_metrics_other_seed_other_metrics(train: Train) -> None:
     first = train(*TINY, "seed=5", "augmentation=strong")
     one = next(first.glob("*seed=5*/metrics.csv")).read_text()
