@@ -21,8 +21,8 @@ class Shapes(ImageData):
         options: see :class:`~cv_lab.data.base.ImageData`.
     """
 
-    mean = (0.5, 0.5, 0.5)  # colours are drawn evenly from the whole range
-    std = (0.25, 0.25, 0.25)
+    mean = (0.44, 0.44, 0.44)  # of the training scenes; backgrounds are darker than objects
+    std = (0.26, 0.26, 0.26)
 
     def __init__(self, train_count: int = 4000, test_count: int = 1000, image_size: int = 48, **options: Any) -> None:
         super().__init__(**options)
