@@ -140,7 +140,7 @@ def _write(
         file.write(b" " * (8 + room))
         body, written = 0, 0
         for piece in rows():
-            content = piece.contiguous().view(-1).view(torch.uint8).numpy()
+            content = piece.contiguous().view(-1).view(torch.uint8).numpy().data
             body, written = zlib.crc32(content, body), written + len(content)
             file.write(content)
         assert written == size, "the rows do not make up the shape"
