@@ -40,8 +40,8 @@ class OxfordPet(ImageData):
         ValueError: if `labels` is not known.
     """
 
-    mean = (0.478, 0.443, 0.394)  # of the pixels of trainval
-    std = (0.268, 0.263, 0.270)
+    mean = (0.488, 0.452, 0.400)  # of 482 photographs of trainval, cut and scaled as here
+    std = (0.256, 0.251, 0.258)
 
     def __init__(
         self,

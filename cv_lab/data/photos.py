@@ -41,9 +41,9 @@ def decoded(files: Sequence[Path], size: int, cache_dir: str | Path | None) -> M
         chunks = [files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE)]
         with ThreadPoolExecutor() as pool:
             for chunk in track(chunks, "decoding", console=console, transient=True, disable=not console.is_terminal):
-                yield torch.stack(list(pool.map(lambda path: decode(path, size), chunk)))
+                yield torch.from_numpy(np.stack(list(pool.map(lambda path: decode(path, size), chunk))))
 
-    shape = (len(files), 3, size, size)
+    shape = (len(files), size, size, 3)  # channels last, as networks want them
     if cache_dir is None:
         pixels = torch.cat(list(rows()))
     else:
@@ -51,11 +51,11 @@ def decoded(files: Sequence[Path], size: int, cache_dir: str | Path | None) -> M
         name = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:24]
         path = Path(cache_dir) / "photos" / f"{name}.safetensors"
         pixels = find_or_compute(path, key, shape, torch.uint8, rows, dict).tensor
-    return MappedRows(pixels, torch.arange(len(files)))
+    return MappedRows(pixels.permute(0, 3, 1, 2), torch.arange(len(files)))
 
 
-def decode(path: Path, size: int) -> Tensor:
-    """An image file as uint8 (3, size, size): its largest central square, scaled.
+def decode(path: Path, size: int) -> np.ndarray:
+    """An image file as uint8 (size, size, 3): its largest central square, scaled.
 
     Raises:
         ValueError: if the file is no image, or a damaged one.
@@ -63,13 +63,13 @@ def decode(path: Path, size: int) -> Tensor:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (size, size))  # a JPEG is decoded at half its size or less if that suffices
-            whole = image.convert("RGB")
+            whole = image if image.mode == "RGB" else image.convert("RGB")
+            side = min(whole.size)
+            left, top = (whole.width - side) / 2, (whole.height - side) / 2
+            box = (left, top, left + side, top + side)
+            return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=box))
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
-    side = min(whole.size)
-    left, top = (whole.width - side) / 2, (whole.height - side) / 2
-    square = whole.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
 
 def _digest(files: Sequence[Path]) -> str:
