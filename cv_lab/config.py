@@ -89,7 +89,7 @@ def kept_in(cache: bool, folder: str) -> str | None:
 
 
 def register_config() -> None:
-    """Make the schema and the resolvers ``trial_name`` and ``kept_in`` known to Hydra; must run before it composes a config."""
+    """Make the schema and the resolvers known to Hydra; must run before it composes a config."""
     # Hydra 1.3 copies its store of configs, a singleton, deeply for every group that --help lists: 1.1 s in all.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     ConfigStore.instance().store(name="schema", node=TrainConfig)

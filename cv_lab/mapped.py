@@ -52,6 +52,7 @@ def find_or_compute(
         rows: yields the tensor in pieces along axis 0.
         facts: called once the rows are computed; plain values to keep in the file beside the tensor.
     """
+    key = {**key, "shape": list(shape), "dtype": DTYPES[dtype]}  # a later version may arrange the same otherwise
     found = _open_or_say_why(path, key)
     if found is not None:
         return found

@@ -77,6 +77,13 @@ def test_a_file_of_another_key_is_not_used(tmp_path: Path, caplog: pytest.LogCap
     assert "computed from something else" in caplog.text
 
 
+def test_a_file_of_another_shape_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    ask(path, Source())
+    assert ask(path, Source(WHOLE.view(4, 10))).tensor.shape == (4, 10)
+    assert ask(path, Source(WHOLE.to(torch.float16))).tensor.dtype == torch.float16
+
+
 def test_without_permission_it_stays_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("where a folder should be")
     kept = ask(tmp_path / "file" / "a.safetensors", Source())
