@@ -83,9 +83,15 @@ def trial_name(overrides: list[str]) -> str:
     return name
 
 
+def kept_in(cache: bool, folder: str) -> str | None:
+    """The folder in which a part keeps what it computes but once; None with ``cache=off``."""
+    return folder if cache else None
+
+
 def register_config() -> None:
-    """Make the schema and the ``trial_name`` resolver known to Hydra; must run before it composes a config."""
+    """Make the schema and the resolvers known to Hydra; must run before it composes a config."""
     # Hydra 1.3 copies its store of configs, a singleton, deeply for every group that --help lists: 1.1 s in all.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     ConfigStore.instance().store(name="schema", node=TrainConfig)
     OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
+    OmegaConf.register_new_resolver("kept_in", kept_in, replace=True)

@@ -161,7 +161,7 @@ class _Union:
         """A hash of all images in their order."""
         digest = hashlib.sha256(str((len(self), *self.parts[0].images.shape[1:])).encode())
         for images in self.batches():
-            digest.update(images.view(-1).numpy())
+            digest.update(images.view(-1).numpy().data)
         return digest.hexdigest()
 
 

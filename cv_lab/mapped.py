@@ -52,6 +52,7 @@ def find_or_compute(
         rows: yields the tensor in pieces along axis 0.
         facts: called once the rows are computed; plain values to keep in the file beside the tensor.
     """
+    key = {**key, "shape": list(shape), "dtype": DTYPES[dtype]}  # a later version may arrange the same otherwise
     found = _open_or_say_why(path, key)
     if found is not None:
         return found
@@ -140,7 +141,7 @@ def _write(
         file.write(b" " * (8 + room))
         body, written = 0, 0
         for piece in rows():
-            content = piece.contiguous().view(-1).view(torch.uint8).numpy()
+            content = piece.contiguous().view(-1).view(torch.uint8).numpy().data
             body, written = zlib.crc32(content, body), written + len(content)
             file.write(content)
         assert written == size, "the rows do not make up the shape"

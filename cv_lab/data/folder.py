@@ -1,34 +1,32 @@
 """Bring your own images: a folder of folders, one a class."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as F
 
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
+from cv_lab.data.photos import decoded
 
 
 class ImageFolder(ImageData):
-    """Images under ``root/train/CLASS/`` and ``root/test/CLASS/``, decoded once into memory.
+    """Images under ``root/train/CLASS/`` and ``root/test/CLASS/``, decoded once.
 
     Args:
         root: folder with ``train`` and ``test``.
-        image_size: side in pixels; images are scaled to it by their shorter side and cut at the centre.
+        image_size: side in pixels; the largest central square of an image is scaled to it.
+        cache_dir: where decoded images are kept; None decodes them in each trial.
         options: see :class:`~cv_lab.data.base.ImageData`.
     """
 
     mean = (0.485, 0.456, 0.406)  # of ImageNet's photographs, for want of better knowledge
     std = (0.229, 0.224, 0.225)
 
-    def __init__(self, root: str, image_size: int = 64, **options: Any) -> None:
+    def __init__(self, root: str, image_size: int = 64, cache_dir: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.root, self.image_size = Path(root), image_size
+        self.root, self.image_size, self.cache_dir = Path(root), image_size, cache_dir
 
     def load(self, train: bool) -> InMemoryImages:
         """Decode one split.
@@ -49,24 +47,13 @@ class ImageFolder(ImageData):
         ]
         if not files:
             raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in folders of classes")
-        with ThreadPoolExecutor() as pool:
-            images = list(pool.map(lambda file: decode(file[0], self.image_size), files))
         labels = torch.tensor([label for _, label in files])
-        return InMemoryImages(torch.stack(images), labels, tuple(classes))
-
-
-def decode(path: Path, size: int) -> Tensor:
-    """An image file as uint8 (3, size, size): scaled by its shorter side, cut at the centre.
-
-    Raises:
-        ValueError: if the file is no image, or a damaged one.
-    """
-    try:
-        with Image.open(path) as image:
-            pixels = F.pil_to_tensor(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
-    return F.center_crop(F.resize(pixels, [size], antialias=True), [size])
+        if train and (empty := [name for k, name in enumerate(classes) if k not in labels]):
+            raise ValueError(
+                f"{folder} has classes without images: {', '.join(empty)}; give them some, or remove their folders"
+            )
+        pixels = decoded([path for path, _ in files], self.image_size, self.cache_dir)
+        return InMemoryImages(pixels, labels, tuple(classes))
 
 
 def _subfolders(folder: Path) -> list[str]:

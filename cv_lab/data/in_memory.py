@@ -26,7 +26,8 @@ class MappedRows:
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return self.source[self.rows[index]]
+        first, *others = index if isinstance(index, tuple) else (index,)
+        return self.source[(self.rows[first], *others)]
 
     def subset(self, index: Tensor) -> "MappedRows":
         """The rows at `index`, int64 (K,), without reading them."""
@@ -51,6 +52,7 @@ class InMemoryImages(Dataset[Batch]):
 
     def __init__(self, images: Pixels, labels: Tensor, classes: tuple[str, ...], rows: Tensor | None = None) -> None:
         assert images.dtype == torch.uint8
+        assert images.ndim == 4
         assert len(images) == len(labels)
         wrong = torch.nonzero((labels < 0) | (labels >= len(classes))).flatten()
         if len(wrong):

@@ -160,14 +160,14 @@ class TorchvisionNetwork(NamedNetwork):
         return torchvision.models.get_model(self.name, weights=None, num_classes=num_classes, **extra)
 
     def published(self) -> Preprocessing:
-        preset = torchvision.models.get_model_weights(self.name).DEFAULT.transforms()  # type: ignore[attr-defined]
+        preset = torchvision.models.get_model_weights(self.name).DEFAULT.transforms()
         return Preprocessing(tuple(preset.mean), tuple(preset.std), preset.crop_size[0], preset.interpolation.value)
 
     def fixed_size(self) -> bool:
         return self.name.startswith(("vit_", "maxvit"))
 
     def download(self) -> dict[str, Tensor]:
-        weights = torchvision.models.get_model_weights(self.name).DEFAULT  # type: ignore[attr-defined]
+        weights = torchvision.models.get_model_weights(self.name).DEFAULT
         state = weights.get_state_dict(check_hash=True)
         return {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2.", "AuxLogits."))}
 
@@ -175,4 +175,4 @@ class TorchvisionNetwork(NamedNetwork):
         if not (self.image_size and self.name.startswith("vit_")):
             return state
         patch = network.conv_proj.kernel_size[0]  # type: ignore[union-attr, index]
-        return interpolate_embeddings(self.image_size, patch, dict(state))  # type: ignore[arg-type]
+        return interpolate_embeddings(self.image_size, patch, dict(state))

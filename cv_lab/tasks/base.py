@@ -1,7 +1,7 @@
 """What every task does alike: it counts in the steps, logs once an epoch, and builds its optimizer from partials."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from cv_lab.models.weights import fit_state_dict
 from cv_lab.preprocess import Preprocessing
 
 ModelFactory = Callable[..., nn.Module]  # called with num_classes
-OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]  # called with parameters, or with groups of them
 SchedulerFactory = Callable[..., LRScheduler]  # called with the optimizer and total_steps
 
 _SPLITS = ("train", "val", "test")

@@ -80,7 +80,7 @@ class LinearProbing(Transfer):
         if self.standardise:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-            self.model.head[0].fit(self._train_features(order[:SAMPLE]))  # type: ignore[index, operator, union-attr]
+            self.model.head[0].fit(self._train_features(order[:SAMPLE]))  # type: ignore[index]
 
     def on_test_start(self) -> None:
         if self.knn is not None:

@@ -42,7 +42,7 @@ class PilImages(VisionDataset):
     """As torchvision's CIFAR100 does it: an array row, a PIL image, transforms one by one."""
 
     def __init__(self, images: InMemoryImages) -> None:
-        self.arrays = images.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.arrays = images.images[:].permute(0, 2, 3, 1).contiguous().numpy()
         self.labels = images.labels.tolist()
         self.transform = v2.Compose(
             [

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from cv_lab.data.folder import ImageFolder
@@ -27,6 +28,21 @@ def test_images_are_read_scaled_and_labelled(root: Path) -> None:
     assert data.val.labels.bincount().tolist() == [3, 3]
 
 
+def test_kept_images_are_decoded_once_and_alike(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    plain = ImageFolder(str(root), image_size=16).load(train=True).images[:]
+    for _ in range(2):
+        caplog.clear()
+        kept = ImageFolder(str(root), image_size=16, cache_dir=str(tmp_path / "cache")).load(train=True)
+        assert torch.equal(kept.images[:], plain)
+    assert "decoding" not in caplog.text
+    Image.new("RGB", (50, 30), (0, 200, 0)).save(root / "train/red/0.png")
+    changed = ImageFolder(str(root), image_size=16, cache_dir=str(tmp_path / "cache")).load(train=True)
+    assert changed.images[6, :, 8, 8].tolist() == [0, 200, 0]
+
+
 def test_a_file_that_is_no_image_is_named(root: Path) -> None:
     (root / "train/red/broken.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be decoded"):
@@ -37,6 +53,12 @@ def test_a_truncated_image_is_named(root: Path) -> None:
     whole = (root / "train/red/0.png").read_bytes()
     (root / "train/red/0.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"0\.png cannot be decoded"):
+        ImageFolder(str(root)).load(train=True)
+
+
+def test_a_class_without_images_is_named(root: Path) -> None:
+    (root / "train/green").mkdir()
+    with pytest.raises(ValueError, match="classes without images: green"):
         ImageFolder(str(root)).load(train=True)
 
 

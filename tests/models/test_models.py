@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from cv_lab.models.backbones import timm_classifier, torchvision_classifier
+from cv_lab.models.backbones import NamedNetwork, TimmNetwork, TorchvisionNetwork
+from cv_lab.models.cut import head_of
 from cv_lab.models.resnet9 import ResNet9
 from cv_lab.models.small_cnn import SmallCNN
+from cv_lab.models.weights import start_from
+from cv_lab.preprocess import Preprocessing
 
 
 @pytest.mark.parametrize("size", [32, 48, 64])
@@ -20,22 +23,56 @@ def test_own_networks_take_any_size(make: Callable[..., nn.Module], size: int) -
 @pytest.mark.parametrize(
     ("make", "name", "size"),
     [
-        (torchvision_classifier, "resnet18", 32),
-        (torchvision_classifier, "mobilenet_v3_small", 32),
-        (torchvision_classifier, "googlenet", 64),
-        (timm_classifier, "mobilenetv3_small_100", 32),
-        (timm_classifier, "resnet10t", 32),
+        (TorchvisionNetwork, "resnet18", 32),
+        (TorchvisionNetwork, "mobilenet_v3_small", 32),
+        (TorchvisionNetwork, "googlenet", 64),
+        (TimmNetwork, "mobilenetv3_small_100", 32),
+        (TimmNetwork, "resnet10t", 32),
     ],
 )
-def test_networks_by_name(make: Callable[..., nn.Module], name: str, size: int) -> None:
-    network = make(num_classes=7, name=name).eval()
+def test_networks_by_name(make: type[NamedNetwork], name: str, size: int) -> None:
+    network = make(name)(num_classes=7).eval()
     assert network(torch.zeros(2, 3, size, size)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(
     ("make", "name", "suggested"),
-    [(torchvision_classifier, "resnet81", "resnet18"), (timm_classifier, "mobilenetv3_smal", "mobilenetv3_small")],
+    [(TorchvisionNetwork, "resnet81", "resnet18"), (TimmNetwork, "mobilenetv3_smal", "mobilenetv3_small")],
 )
-def test_an_unknown_name_is_told_with_its_neighbours(make: Callable[..., nn.Module], name: str, suggested: str) -> None:
+def test_an_unknown_name_is_told_with_its_neighbours(make: type[NamedNetwork], name: str, suggested: str) -> None:
     with pytest.raises(ValueError, match=suggested):
-        make(num_classes=7, name=name)
+        make(name)
+
+
+@pytest.mark.parametrize("make", [TorchvisionNetwork("vit_b_16", 8), TimmNetwork("vit_tiny_patch16_224", 8)])
+def test_an_image_smaller_than_a_patch_is_told(make: NamedNetwork) -> None:
+    with pytest.raises(ValueError, match=r"model\.image_size=8 pixels.*published for 224"):
+        make(num_classes=7)
+
+
+def test_preprocessing_is_the_published_one_with_pretrained_weights_alone() -> None:
+    pretrained = TimmNetwork("tf_efficientnet_lite0", weights="default").preprocessing
+    assert pretrained == Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 224, "bicubic")
+    assert TorchvisionNetwork("resnet18", 128, "default").preprocessing.size == 128
+    assert TorchvisionNetwork("resnet18").preprocessing.size is None  # any size will do
+    assert TorchvisionNetwork("vit_b_16").preprocessing.size == 224
+    assert TorchvisionNetwork("resnet18").preprocessing.mean is None  # the data set's own
+
+
+def test_position_embeddings_are_interpolated_to_another_size() -> None:
+    for large, small in (
+        (TimmNetwork("vit_tiny_patch16_224"), TimmNetwork("vit_tiny_patch16_224", 64)),
+        (TorchvisionNetwork("vit_b_16"), TorchvisionNetwork("vit_b_16", 64)),
+    ):
+        network = small(num_classes=7)
+        state = small.adapt(large(num_classes=7).state_dict(), network)
+        start_from(network, state, head_of(network)[0], "a file")
+
+
+def test_weights_that_cannot_be_downloaded_are_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(TimmNetwork, "download", fail)
+    with pytest.raises(ValueError, match=r"no network.*weights=FILE.*weights=none"):
+        TimmNetwork("resnet18").default_weights()

@@ -1,0 +1,81 @@
+"""Photographs, decoded once into a memory-mapped file of uint8 pixels."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich import get_console
+from rich.progress import track
+from torch import Tensor
+
+from cv_lab.data.in_memory import MappedRows
+from cv_lab.mapped import find_or_compute
+
+log = logging.getLogger(__name__)
+AT_ONCE = 128  # files decoded before they are written
+
+
+def decoded(files: Sequence[Path], size: int, cache_dir: str | Path | None) -> MappedRows:
+    """All `files` as uint8 (N, 3, size, size), decoded in threads on first use and mapped from disk ever after.
+
+    Files that changed, by their size or time, are decoded anew.
+
+    Args:
+        files: image files.
+        size: side in pixels.
+        cache_dir: where the pixels are kept, under ``photos``; None decodes into memory.
+
+    Raises:
+        ValueError: if a file is no image, or a damaged one.
+    """
+
+    def rows() -> Iterator[Tensor]:
+        console = get_console()
+        log.info("decoding %s photographs", f"{len(files):,}")
+        chunks = [files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE)]
+        with ThreadPoolExecutor() as pool:
+            for chunk in track(chunks, "decoding", console=console, transient=True, disable=not console.is_terminal):
+                yield torch.from_numpy(np.stack(list(pool.map(lambda path: decode(path, size), chunk))))
+
+    shape = (len(files), size, size, 3)  # channels last, as networks want them
+    if cache_dir is None:
+        pixels = torch.cat(list(rows()))
+    else:
+        key = {"files": _digest(files), "size": size, "versions": {"pillow": version("pillow")}}
+        name = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:24]
+        path = Path(cache_dir) / "photos" / f"{name}.safetensors"
+        pixels = find_or_compute(path, key, shape, torch.uint8, rows, dict).tensor
+    return MappedRows(pixels.permute(0, 3, 1, 2), torch.arange(len(files)))
+
+
+def decode(path: Path, size: int) -> np.ndarray:
+    """An image file as uint8 (size, size, 3): its largest central square, scaled.
+
+    Raises:
+        ValueError: if the file is no image, or a damaged one.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (size, size))  # a JPEG is decoded at half its size or less if that suffices
+            whole = image if image.mode == "RGB" else image.convert("RGB")
+            side = min(whole.size)
+            left, top = (whole.width - side) / 2, (whole.height - side) / 2
+            box = (left, top, left + side, top + side)
+            return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """A hash of names, sizes and times, which is as good as one of contents and needs no reading."""
+    digest = hashlib.sha256()
+    for path in files:
+        stat = path.stat()
+        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,36 @@
+"""The published studies over frozen backbones: what they compose, and that their one command runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cv_lab.config import register_config
+from tests.conftest import ROOT, TINY
+
+EXPERIMENTS = ["pets_epochs", "pets_learning_rate", "pets_label_smoothing", "probe_epochs", "probe_learning_rate"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_study_starts_from_published_weights_without_augmentation(name: str) -> None:
+    register_config()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", [f"experiment={name}", "model.name=resnet18", "trial_dir=/tmp/never-written"])
+        own = compose("train", [f"experiment={name}", "model=timm", "weights=x.pt", "trial_dir=/tmp/never-written"])
+    assert config.model._target_.endswith("TorchvisionNetwork")
+    assert own.model._target_.endswith("TimmNetwork")
+    assert (config.weights, config.model.weights, config.augmentation) == ("default", "default", None)
+    assert own.model.weights == "x.pt"
+    assert config.data._target_.endswith("OxfordPet" if name.startswith("pets") else "Cifar10")
+
+
+@pytest.mark.parametrize(("name", "trials"), [("pets_label_smoothing", 2), ("probe_epochs", 2)])
+def test_its_command_runs(train: Callable[..., Path], tmp_path: Path, name: str, trials: int) -> None:
+    small = ("model=timm", "model.name=test_resnet", "model.image_size=32", "weights=none", f"cache_dir={tmp_path}/c")
+    sizes = [override for override in TINY if name != "probe_epochs" or not override.startswith("epochs")]
+    study = train(f"experiment={name}", "data=shapes", *sizes, *small, "logger=none", "pictures=none")
+    results = [json.loads(path.read_text()) for path in study.glob("*/result.json")]
+    assert len(results) == trials
+    assert sum(result["features_computed"] for result in results) == 1
