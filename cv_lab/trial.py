@@ -188,7 +188,8 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     if trainer.logger is not None:
         # HParams show a metric only where the same tag is logged beside the hyper-parameters.
         final = {name: value for name, value in result["metrics"].items() if "/" in name}
-        trainer.logger.log_hyperparams(record.fields["parameters"], metrics=final)
+        step = int(result["last"]["step"])  # at 0, their default, they would bend the curves back to the start
+        trainer.logger.log_hyperparams(record.fields["parameters"], metrics=final, step=step)
         trainer.logger.finalize("success")
     return result
 

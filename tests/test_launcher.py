@@ -21,7 +21,6 @@ Train = Callable[..., Path]
 # A network of a few hundred weights; nothing is drawn.
 SMALL = (
     *TINY,
-    "model=small_cnn",
     "model._target_=tests.saboteur.DropoutNet",
     "model.width=8",
     "logger=none",
@@ -51,12 +50,9 @@ def test_the_others_run_on_when_a_trial_raises_or_is_killed(
     }
     assert "no such luck" in found["raise"]["error"]["traceback"]
     assert "SIGKILL" in found["kill"]["error"]["message"]
-    logs = {
-        path.parent.name.partition("kind=")[2].partition(",")[0]: path.read_text()
-        for path in tmp_path.glob("s/*/train.log")
-    }
-    assert "Traceback" in logs["raise"]
-    assert "SIGKILL" in logs["kill"]
+    for kind, told in (("raise", "Traceback"), ("kill", "SIGKILL")):
+        (log,) = (tmp_path / "s").glob(f"*kind={kind}*/train.log")
+        assert told in log.read_text()
     assert len({record["pid"] for record in found.values()} | {os.getpid()}) == 4
     printed = capsys.readouterr().out
     assert "val/accuracy" in printed
@@ -173,9 +169,8 @@ def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(tr
 
 
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
-    arguments = command(
-        tmp_path, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "epochs=2", "batch_size=8"
-    )
+    devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    arguments = command(tmp_path, *devices, "epochs=2", "batch_size=8")
     answer = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     (folder,) = (tmp_path / "s").iterdir()
