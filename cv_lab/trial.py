@@ -1,7 +1,6 @@
 """One trial: from a composed config to a folder with everything about it."""
 
 import logging
-import math
 import os
 import platform
 import sys
@@ -32,7 +31,7 @@ from cv_lab.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
 from cv_lab.data.base import ImageData
 from cv_lab.features import flops_with_backbone, with_features
 from cv_lab.files import write_json
-from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord
+from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
 from cv_lab.study import Trial, print_trial, read_trial
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.transfer import Transfer
@@ -49,8 +48,8 @@ def run_trial(config: DictConfig) -> float:
     its last checkpoint.
 
     Returns:
-        The best value of the task's monitored metric; NaN if the trial failed as one of a multirun, whose other
-        trials shall run on.
+        The best value of the task's monitored metric; :func:`~cv_lab.record.failed_value` if the trial failed as one
+        of a multirun, whose other trials shall run on.
 
     Raises:
         SystemExit: if the trial failed in a single run (code 1), or was interrupted (130 by Ctrl-C, 143 by SIGTERM).
@@ -84,7 +83,7 @@ def run_trial(config: DictConfig) -> float:
     if HydraConfig.get().mode == RunMode.RUN and first:
         print_trial(Trial(record.folder, record.fields, result))
     best = result["monitor"]["best"]
-    return math.nan if best is None else float(best)
+    return failed_value() if best is None else float(best)
 
 
 def _give_up(error: Exception, folder: Path | None = None) -> float:
@@ -96,7 +95,7 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
     if folder is not None:
         log.error("The traceback is in %s", folder / "train.log")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return float("nan")
+        return failed_value()
     sys.exit(1)
 
 
