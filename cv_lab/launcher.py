@@ -154,7 +154,6 @@ class ProcessLauncher(Launcher):
 
     def _job_return(self, job: Job) -> JobReturn:
         """What Hydra's sweepers expect. A failure is no error here: they would end the whole multirun."""
-        HydraConfig.instance().set_config(job.config)
         best = None
         if (job.record.folder / "result.json").exists():
             result = read_trial(job.record.folder).result
@@ -167,7 +166,7 @@ class ProcessLauncher(Launcher):
             task_name=job.config.hydra.job.name,
             status=JobStatus.COMPLETED,
         )
-        answer.return_value = failed_value() if best is None else best
+        answer.return_value = failed_value(job.config.hydra) if best is None else best
         return answer
 
 
@@ -218,7 +217,7 @@ class _Run:
             return ended
         late = [process for process, (_, _, due) in self.running.items() if due <= time.monotonic()]
         for process in late:
-            _signal(process, signal.SIGUSR1)  # it writes its stack to its log
+            _signal(process, signal.SIGUSR2)  # it writes its stack to its log; SIGUSR1 is Slurm's and Lightning's
         time.sleep(STACK_SECONDS)
         for process in late:
             _signal(process, signal.SIGKILL)
@@ -279,13 +278,13 @@ def _run_trial(payload: bytes, slot: Slot, label: str) -> None:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("a") as file:
         faulthandler.enable(file)  # a crash in native code leaves its stack
-        faulthandler.register(signal.SIGUSR1, file)
+        faulthandler.register(signal.SIGUSR2, file)
         job = run_job(task_function, config, "hydra.sweep.dir", "hydra.sweep.subdir", hydra_context)
         if job.status is JobStatus.FAILED:  # not the trial, which would have recorded that, but what is around it
             log.error("the trial could not be run", exc_info=job._return_value)
             sys.exit(1)
         faulthandler.disable()
-        faulthandler.unregister(signal.SIGUSR1)
+        faulthandler.unregister(signal.SIGUSR2)
 
 
 def _end_with_launcher() -> None:

@@ -174,9 +174,13 @@ class TrialRecord:
         return True
 
 
-def failed_value() -> float:
-    """What a failed trial of a multirun returns: to a search the worst value, so that it turns away, else NaN."""
-    direction = OmegaConf.select(HydraConfig.get(), "sweeper.direction")  # Optuna's, an enum or its name
+def failed_value(hydra: Any) -> float:
+    """What a failed trial of a multirun returns: to a search the worst value, so that it turns away, else NaN.
+
+    Args:
+        hydra: the trial's config under ``hydra``.
+    """
+    direction = OmegaConf.select(hydra.sweeper, "direction")  # Optuna's, an enum or its name
     return {"maximize": -math.inf, "minimize": math.inf}.get(str(direction).rpartition(".")[2], math.nan)
 
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from cv_lab.build import build_task
@@ -54,7 +55,7 @@ def run_trial(config: DictConfig) -> float:
     Raises:
         SystemExit: if the trial failed in a single run (code 1), or was interrupted (130 by Ctrl-C, 143 by SIGTERM).
     """
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of the processes that Lightning starts for one network
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of the processes that train one network
     if not first:
         log.setLevel(logging.ERROR)
     record = TrialRecord(config, write=first)
@@ -74,7 +75,7 @@ def run_trial(config: DictConfig) -> float:
                 write_json(record.folder / "result.json", result)
             record.close("completed")
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
-            record.close("interrupted", error)
+            record.close("interrupted")
             log.error("interrupted; the last checkpoint is kept in %s", record.folder)
             sys.exit(143 if isinstance(error, SIGTERMException) else 130)
         except Exception as error:
@@ -83,7 +84,7 @@ def run_trial(config: DictConfig) -> float:
     if HydraConfig.get().mode == RunMode.RUN and first:
         print_trial(Trial(record.folder, record.fields, result))
     best = result["monitor"]["best"]
-    return failed_value() if best is None else float(best)
+    return failed_value(HydraConfig.get()) if best is None else float(best)
 
 
 def _give_up(error: Exception, folder: Path | None = None) -> float:
@@ -95,7 +96,7 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
     if folder is not None:
         log.error("The traceback is in %s", folder / "train.log")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return failed_value()
+        return failed_value(HydraConfig.get())
     sys.exit(1)
 
 

@@ -77,6 +77,16 @@ def test_a_hanging_trial_is_given_up(train: Train, tmp_path: Path) -> None:
     assert "most recent call first" in log.read_text()  # where it hung
 
 
+def test_an_interrupted_run_says_so(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as exit_info:
+        train(*SMALL, TROUBLE, "+callbacks.trouble.kind=interrupt")
+    signal.signal(signal.SIGINT, before)  # Lightning ignores Ctrl-C from the first on
+    assert exit_info.value.code == 130
+    assert records(tmp_path / "s")["interrupt"]["status"] == "interrupted"
+    assert "the last checkpoint is kept" in capsys.readouterr().out
+
+
 def test_fail_fast_stops_early(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         train("-m", *SMALL, TROUBLE, "+callbacks.trouble.kind=raise,none", "fail_fast=true")
