@@ -33,7 +33,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from cv_lab.record import BusyError, OccupiedError, Standing, TrialRecord
+from cv_lab.record import BusyError, OccupiedError, Standing, TrialRecord, failed_value
 from cv_lab.study import read_trial
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ STACK_SECONDS = 1.0  # for a hanging trial to write where it hangs
 class Slot:
     """The share of the machine that one trial at a time gets."""
 
-    threads: int
+    jobs: int  # the part of torch's threads is one of so many
     gpu: str | None  # its number; None where trials share what there is
 
 
@@ -79,7 +79,7 @@ class ProcessLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Run the trials of `job_overrides` and return their monitored metrics; NaN for one that failed.
+        """Run the trials of `job_overrides` and return their monitored metrics.
 
         Raises:
             SystemExit: if a folder holds a trial of another config (code 1, before anything is run), after the first
@@ -93,7 +93,7 @@ class ProcessLauncher(Launcher):
             _refuse(f"trial_timeout={self.config.trial_timeout:g}: give seconds, more than 0, or null")
         jobs = self._plan(job_overrides, initial_job_idx)
         to_run = [job for job in jobs if job.standing not in (Standing.COMPLETED, None)]
-        log.info("%d trials in %s, %d to run%s", len(jobs), self._folder(), len(to_run), self._at_a_time(len(to_run)))
+        log.info("%s in %s, %d to run%s", _trials(len(jobs)), self._folder(), len(to_run), self._at_a_time(len(to_run)))
         common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
         for job in jobs:
             standing = "running in another process" if job.standing is None else job.standing
@@ -166,7 +166,7 @@ class ProcessLauncher(Launcher):
             task_name=job.config.hydra.job.name,
             status=JobStatus.COMPLETED,
         )
-        answer.return_value = math.nan if best is None else best
+        answer.return_value = failed_value(job.config.hydra) if best is None else best
         return answer
 
 
@@ -187,7 +187,7 @@ class _Run:
                     self._start(self.waiting.popleft(), self.free.pop(0))
                 ends = [self._end(process) for process in self._ended()]
                 if self.config.fail_fast and not all(ends):
-                    log.error("fail_fast: %d trials are not run", len(self.waiting))
+                    log.error("fail_fast: %s not run", _trials(len(self.waiting)))
                     self._interrupt()
                     return 1
         except KeyboardInterrupt:
@@ -217,7 +217,7 @@ class _Run:
             return ended
         late = [process for process, (_, _, due) in self.running.items() if due <= time.monotonic()]
         for process in late:
-            _signal(process, signal.SIGUSR1)  # it writes its stack to its log
+            _signal(process, signal.SIGUSR2)  # it writes its stack to its log; SIGUSR1 is Slurm's and Lightning's
         time.sleep(STACK_SECONDS)
         for process in late:
             _signal(process, signal.SIGKILL)
@@ -271,20 +271,20 @@ def _run_trial(payload: bytes, slot: Slot, label: str) -> None:
         sys.stdout, sys.stderr = _Labelled(sys.stdout, label), _Labelled(sys.stderr, label)
     import torch  # the fork server has it already
 
-    torch.set_num_threads(min(slot.threads, torch.get_num_threads()))
+    torch.set_num_threads(max(1, torch.get_num_threads() // slot.jobs))
     singletons, hydra_context, task_function, config, log_file = cloudpickle.loads(payload)
     setup_globals()
     Singleton.set_state(singletons)
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("a") as file:
         faulthandler.enable(file)  # a crash in native code leaves its stack
-        faulthandler.register(signal.SIGUSR1, file)
+        faulthandler.register(signal.SIGUSR2, file)
         job = run_job(task_function, config, "hydra.sweep.dir", "hydra.sweep.subdir", hydra_context)
         if job.status is JobStatus.FAILED:  # not the trial, which would have recorded that, but what is around it
             log.error("the trial could not be run", exc_info=job._return_value)
             sys.exit(1)
         faulthandler.disable()
-        faulthandler.unregister(signal.SIGUSR1)
+        faulthandler.unregister(signal.SIGUSR2)
 
 
 def _end_with_launcher() -> None:
@@ -342,10 +342,9 @@ def _start_fork_server() -> Any:
 
 
 def _slots(jobs: int) -> list[Slot]:
-    """`jobs` equal shares of the processor's cores, and a GPU each in turn where there are several."""
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    """`jobs` equal shares, with a GPU each in turn where there are several."""
     gpus = _gpus()
-    return [Slot(threads, gpus[i % len(gpus)] if len(gpus) > 1 else None) for i in range(jobs)]
+    return [Slot(jobs, gpus[i % len(gpus)] if len(gpus) > 1 else None) for i in range(jobs)]
 
 
 def _gpus() -> list[str]:
@@ -391,6 +390,10 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 def _without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
 
 
 def _refuse(message: str) -> NoReturn:

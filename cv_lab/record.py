@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -171,6 +172,16 @@ class TrialRecord:
             self.open()  # the process died before it came to that
         self.update(status=status, end=_now(), pid=pid, error={"type": kind, "message": message, "traceback": ""})
         return True
+
+
+def failed_value(hydra: Any) -> float:
+    """What a failed trial of a multirun returns: to a search the worst value, so that it turns away, else NaN.
+
+    Args:
+        hydra: the trial's config under ``hydra``.
+    """
+    direction = OmegaConf.select(hydra.sweeper, "direction")  # Optuna's, an enum or its name
+    return {"maximize": -math.inf, "minimize": math.inf}.get(str(direction).rpartition(".")[2], math.nan)
 
 
 def is_alive(record: dict[str, Any]) -> bool:

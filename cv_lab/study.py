@@ -4,12 +4,14 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from cv_lab.files import read_json
+from cv_lab.record import is_alive
 
 VALIDATED_ON_TEST = "Validated on the test set, which therefore picked the checkpoint too: no unbiased estimate."
 
@@ -64,7 +66,7 @@ class StudySummary(Callback):
 def print_trial(trial: Trial) -> None:
     """Print the outcome of a single run on the terminal."""
     assert trial.result is not None
-    result, shown = trial.result, figures(trial)
+    result, shown = trial.result, figures([trial])
     name = metric_name(trial)
     print(
         f"best epoch {shown['epoch']} of {result['last']['epoch']}: val/{name} {shown[f'val/{name}']}, "
@@ -80,53 +82,96 @@ def print_trial(trial: Trial) -> None:
 
 
 def print_table(trials: list[Trial]) -> None:
-    """Print the trials of a study on the terminal, best first, and then why others failed."""
+    """Print the trials of a study on the terminal, best first, and then why others did not end.
+
+    Trials that differ in their seed alone share a row, with mean and sample standard deviation.
+    """
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=1000)  # in a file or a pipe nothing need be folded
-    finished = [trial for trial in trials if trial.result is not None]
-    if finished:
+    groups = by_seed([trial for trial in trials if trial.result is not None])
+    if groups:
+        several = any(len(group) > 1 for group in groups)
+        names = [name for name in varied(trials) if not (several and name == "seed")]
+        rows = []
+        for group in groups:
+            row = {name: str(group[0].record["parameters"].get(name, "")) for name in names}
+            rows.append(row | ({"seeds": str(len(group))} if several else {}) | figures(group))
         table = Table(box=None, header_style="bold")
-        for name in varied(trials):
-            table.add_column(name, overflow="fold")
-        shown = [figures(trial) for trial in finished]
-        columns = list(dict.fromkeys(name for row in shown for name in row))
+        columns = dict.fromkeys(name for row in rows for name in row)
         for name in columns:
-            table.add_column(name, justify="right")
-        for trial, row in zip(finished, shown, strict=True):
-            table.add_row(
-                *(str(trial.record["parameters"].get(name, "")) for name in varied(trials)),
-                *(row.get(name, "") for name in columns),
-            )
+            if name in names:
+                table.add_column(name, overflow="fold")
+            else:
+                table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*(row.get(name, "") for name in columns))
         console.print(table)
-        if any(trial.result["monitor"]["validation"] != "split" for trial in finished if trial.result):
+        if any(trial.result["monitor"]["validation"] != "split" for trial in trials if trial.result):
             print(VALIDATED_ON_TEST)
     for trial in trials:
-        if trial.record["status"] == "failed":
-            print(f"failed: {trial.folder}: {trial.record['error']['message']}")
+        status, error = trial.record["status"], trial.record["error"]
+        if status == "running":
+            status = "running in another process" if is_alive(trial.record) else "killed"
+        if status != "completed":
+            print(f"{status}: {trial.folder}" + (f": {error['message']}" if status == "failed" else ""))
 
 
-def figures(trial: Trial) -> dict[str, str]:
-    """A finished trial's figures at its best epoch, by column, as text."""
+def by_seed(trials: list[Trial]) -> list[list[Trial]]:
+    """Completed trials in groups that differ in their seed alone, the group of the best mean first."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        others = {name: str(value) for name, value in trial.record["parameters"].items() if name != "seed"}
+        groups.setdefault(str(sorted(others.items())), []).append(trial)
+    return sorted(groups.values(), key=lambda group: -fmean(trial.score for trial in group))
+
+
+def figures(trials: list[Trial]) -> dict[str, str]:
+    """The figures of completed trials at their best epochs, by column, as text; of several, mean ± deviation."""
+    each = [_numbers(trial) for trial in trials]
+    return {
+        key: _text(key, [numbers[key] for numbers in each])
+        for key in each[0]
+        if all(key in numbers for numbers in each)
+    }
+
+
+def _numbers(trial: Trial) -> dict[str, float | None]:
     assert trial.result is not None
-    name, metrics = metric_name(trial), trial.result["metrics"]
+    name, metrics, seconds = metric_name(trial), trial.result["metrics"], trial.result["seconds"]
     keys = ("train/loss", "val/loss", f"train/{name}", f"val/{name}", f"test/{name}")
-    shown = {key: _figure(key, metrics[key]) for key in keys if metrics.get(key) is not None}
-    seconds = trial.result["seconds"]
-    shown |= {
-        "epoch": str(trial.result["monitor"]["epoch"]),
-        "seconds": f"{seconds['fit']:.1f}",
-        "s per 1 %": _cost(seconds_per_percent(trial)),
+    numbers: dict[str, float | None] = {key: metrics[key] for key in keys if metrics.get(key) is not None}
+    numbers |= {
+        "epoch": trial.result["monitor"]["epoch"],
+        "seconds": seconds["fit"],
+        "s per 1 %": seconds_per_percent(trial),
     }
     if "features" in seconds:
-        shown |= {
-            "features s": f"{seconds['features']:.1f}",
-            "s per 1 % with features": _cost(seconds_per_percent(trial, with_features=True)),
+        numbers |= {
+            "features s": seconds["features"],
+            "s per 1 % with features": seconds_per_percent(trial, with_features=True),
         }
-    return shown
+    return numbers
+
+
+def _text(key: str, values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    factor, unit, digits = 1, "", ".2f"
+    if "/" in key and not key.endswith("loss"):
+        factor, unit = 100, " %"
+    elif key.endswith("loss"):
+        digits = ".4g"
+    elif key == "epoch":
+        digits = ".3g"
+    elif key in ("seconds", "features s"):
+        digits = ".1f"
+    text = f"{factor * fmean(known):{digits}}"
+    return text + (f" ± {factor * stdev(known):{digits}}" if len(known) > 1 else "") + unit
 
 
 def metric_name(trial: Trial) -> str:
@@ -147,11 +192,3 @@ def seconds_per_percent(trial: Trial, with_features: bool = False) -> float | No
     if with_features:
         seconds += trial.result["seconds"]["features"]
     return seconds / (100 * monitor["best"]) if monitor["mode"] == "max" and monitor["best"] else None
-
-
-def _cost(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.2f}"
-
-
-def _figure(key: str, value: float) -> str:
-    return f"{value:.4g}" if key.endswith("loss") else f"{100 * value:.2f} %"

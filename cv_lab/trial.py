@@ -1,7 +1,6 @@
 """One trial: from a composed config to a folder with everything about it."""
 
 import logging
-import math
 import os
 import platform
 import sys
@@ -21,6 +20,7 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from cv_lab.build import build_task
 from cv_lab.callbacks.finite import RequireFiniteLoss
@@ -32,7 +32,7 @@ from cv_lab.data.base import ImageData
 from cv_lab.features import with_features
 from cv_lab.files import write_json
 from cv_lab.models.cut import flops
-from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord
+from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
 from cv_lab.study import Trial, print_trial, read_trial
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.transfer import Transfer
@@ -49,13 +49,13 @@ def run_trial(config: DictConfig) -> float:
     its last checkpoint.
 
     Returns:
-        The best value of the task's monitored metric; NaN if the trial failed as one of a multirun, whose other
-        trials shall run on.
+        The best value of the task's monitored metric; :func:`~cv_lab.record.failed_value` if the trial failed as one
+        of a multirun, whose other trials shall run on.
 
     Raises:
         SystemExit: if the trial failed in a single run (code 1), or was interrupted (130 by Ctrl-C, 143 by SIGTERM).
     """
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of the processes that Lightning starts for one network
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of the processes that train one network
     if not first:
         log.setLevel(logging.ERROR)
     record = TrialRecord(config, write=first)
@@ -75,7 +75,7 @@ def run_trial(config: DictConfig) -> float:
                 write_json(record.folder / "result.json", result)
             record.close("completed")
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
-            record.close("interrupted", error)
+            record.close("interrupted")
             log.error("interrupted; the last checkpoint is kept in %s", record.folder)
             sys.exit(143 if isinstance(error, SIGTERMException) else 130)
         except Exception as error:
@@ -84,7 +84,7 @@ def run_trial(config: DictConfig) -> float:
     if HydraConfig.get().mode == RunMode.RUN and first:
         print_trial(Trial(record.folder, record.fields, result))
     best = result["monitor"]["best"]
-    return math.nan if best is None else float(best)
+    return failed_value(HydraConfig.get()) if best is None else float(best)
 
 
 def _give_up(error: Exception, folder: Path | None = None) -> float:
@@ -96,7 +96,7 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
     if folder is not None:
         log.error("The traceback is in %s", folder / "train.log")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return float("nan")
+        return failed_value(HydraConfig.get())
     sys.exit(1)
 
 
@@ -188,7 +188,8 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     if trainer.logger is not None:
         # HParams show a metric only where the same tag is logged beside the hyper-parameters.
         final = {name: value for name, value in result["metrics"].items() if "/" in name}
-        trainer.logger.log_hyperparams(record.fields["parameters"], metrics=final)
+        step = int(result["last"]["step"])  # at 0, their default, they would bend the curves back to the start
+        trainer.logger.log_hyperparams(record.fields["parameters"], metrics=final, step=step)
         trainer.logger.finalize("success")
     return result
 

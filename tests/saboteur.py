@@ -76,7 +76,7 @@ class KillOnce(Callback):
 
 
 class Trouble(Callback):
-    """Go wrong when training starts: "raise", "kill", "hang" or, to go right, "none"."""
+    """Go wrong when training starts: "raise", "kill", "hang", "interrupt" or, to go right, "none"."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -86,6 +86,8 @@ class Trouble(Callback):
             raise RuntimeError("no such luck")
         if self.kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "interrupt":
+            raise KeyboardInterrupt
         if self.kind == "hang":
             time.sleep(600)
 

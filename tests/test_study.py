@@ -1,0 +1,61 @@
+"""A study's table, from the files of its trials."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cv_lab.study import by_seed, print_table, read_trials
+
+
+def write_trial(study: Path, parameters: dict[str, Any], accuracy: float | None, **record: Any) -> None:
+    """A trial's folder; without `accuracy` it is not completed."""
+    folder = study / ",".join(f"{key}={value}" for key, value in parameters.items())
+    folder.mkdir(parents=True)
+    host = {"host": socket.gethostname(), "pid": os.getpid(), "pid_start": 0}
+    fields = {"status": "completed", "parameters": parameters, "overrides": [], "error": None, **host, **record}
+    (folder / "trial.json").write_text(json.dumps(fields))
+    if accuracy is not None:
+        monitor = {"name": "val/accuracy", "mode": "max", "best": accuracy, "epoch": 3, "validation": "split"}
+        metrics = {"train/loss": 1.0, "val/loss": 1.0, "val/accuracy": accuracy}
+        result = {"monitor": monitor, "metrics": metrics, "seconds": {"fit": 10.0}}
+        (folder / "result.json").write_text(json.dumps(result))
+
+
+def test_seeds_share_a_row_with_mean_and_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for lr, accuracies in ((0.1, (0.5, 0.6, 0.7)), (0.01, (0.8, 0.6, 0.9))):
+        for seed, accuracy in enumerate(accuracies, 1):
+            write_trial(tmp_path, {"lr": lr, "seed": seed}, accuracy)
+    trials = read_trials(tmp_path)
+    assert [len(group) for group in by_seed(trials)] == [3, 3]
+    print_table(trials)
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["lr", "seeds"]
+    assert first.split()[:2] == ["0.01", "3"]  # the better mean
+    assert "76.67 ± 15.28 %" in first
+    assert "60.00 ± 10.00 %" in second
+
+
+def test_without_repeated_seeds_each_trial_has_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_trial(tmp_path, {"lr": 0.1, "seed": 1}, 0.5)
+    write_trial(tmp_path, {"lr": 0.2, "seed": 2}, 0.6)
+    print_table(read_trials(tmp_path))
+    printed = capsys.readouterr().out
+    assert "±" not in printed
+    assert "seeds" not in printed
+    assert printed.splitlines()[0].split()[:2] == ["lr", "seed"]
+
+
+def test_what_did_not_end_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_trial(tmp_path, {"seed": 1}, None, status="failed", error={"type": "E", "message": "no luck"})
+    write_trial(tmp_path, {"seed": 2}, None, status="running")  # this process did not start at tick 0
+    write_trial(tmp_path, {"seed": 3}, None, status="running", host="elsewhere")
+    write_trial(tmp_path, {"seed": 4}, None, status="interrupted")
+    print_table(read_trials(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("failed: ")
+    assert lines[0].endswith("no luck")
+    assert [line.partition(":")[0] for line in lines[1:]] == ["killed", "running in another process", "interrupted"]
