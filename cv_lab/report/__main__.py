@@ -1,0 +1,26 @@
+"""``python -m cv_lab.report STUDY``: write the report of a study."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cv_lab.report.page import write_report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m cv_lab.report", description="Write report.html, report.md, trials.csv and figures/ of a study."
+    )
+    parser.add_argument("study", type=Path, help="its folder, such as studies/cifar100_optimizer")
+    study = parser.parse_args().study
+    try:
+        notes = write_report(study)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
+    for note in notes:
+        print(note, file=sys.stderr)
+    print(study / "report.html")
+
+
+if __name__ == "__main__":
+    main()
