@@ -14,12 +14,15 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="its folder, such as studies/cifar100_optimizer")
     study = parser.parse_args().study
     try:
-        notes = write_report(study)
+        report = write_report(study)
     except FileNotFoundError as error:
         sys.exit(f"error: {error}")
-    for note in notes:
+    for note in report.notes:
         print(note, file=sys.stderr)
-    print(study / "report.html")
+    page = study / "report.html"
+    if page not in report.files:
+        sys.exit(1)
+    print(page)
 
 
 if __name__ == "__main__":

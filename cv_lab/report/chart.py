@@ -81,7 +81,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a heat map: its text, a smaller line below, how dark it is in 0..1 (None: no value), and whether it is best."""
+    """Of a heat map: its text, a smaller line below, how dark in 0..1 (None: no value), whether best, and a hint."""
 
     text: str
     small: str = ""
@@ -90,7 +90,9 @@ class Cell:
     hint: str = ""
 
 
-def plot(series: Sequence[Series], title: str, x: Axis, y: Axis, labels: Sequence[tuple[float, float, str]] = ()) -> Chart:
+def plot(
+    series: Sequence[Series], title: str, x: Axis, y: Axis, labels: Sequence[tuple[float, float, str]] = ()
+) -> Chart:
     """Lines and points between two axes.
 
     Args:
@@ -120,7 +122,9 @@ def plot(series: Sequence[Series], title: str, x: Axis, y: Axis, labels: Sequenc
         parts.append("</g>")
     for a, b, words in labels:
         right = across(a) > (LEFT + WIDTH) / 2
-        parts.append(_text(across(a) + (-7 if right else 7), up(b) - 6, words, anchor="end" if right else "start", size=11))
+        parts.append(
+            _text(across(a) + (-7 if right else 7), up(b) - 6, words, anchor="end" if right else "start", size=11)
+        )
     return Chart("".join(parts), WIDTH, HEIGHT, title)
 
 

@@ -7,10 +7,10 @@ from cv_lab.draw import palette
 from cv_lab.report.chart import GREY, Axis, Cell, Chart, Row, Series, dots, heat_map, plot, sheet
 from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, Setting, text
-from cv_lab.report.wording import count, figure, is_share, seconds, spread
+from cv_lab.report.wording import count, figure, is_share, seconds, slug, spread
 
 COLORS = 10  # lines that eyes tell apart in one chart; beyond that each setting gets a chart
-PANELS = 24  # small multiples at most
+PANELS = 12  # small multiples at most
 GRID = (12, 16)  # rows and columns of a heat map at most
 PAIRS = 3  # heat maps at most
 
@@ -63,20 +63,22 @@ def curves(section: Section) -> list[Figure]:
             return []
         legend = [(color, name) for name, color in colors(section).items() if name in {s.label for s in settings}]
         seeds = " Seeds of a setting share its colour." if section.seeds > 1 else ""
-        caption = f"Every epoch of {count(len(section.trials), 'trial')}, of running and failed ones as far as they came.{seeds}"
+        caption = f"Every epoch of every trial, of running and failed ones as far as they came.{seeds}"
         return [Figure("curves", "Curves", caption, charts, legend)]
     shown = settings[:PANELS]
     figures = []
     for name in names:
         charts = [chart for setting in shown if (chart := _curves_of_one(section, setting, settings, name))]
         if charts:
-            which = "every setting" if len(shown) == len(settings) else f"the best {len(shown)} of {len(settings)} settings"
+            which = (
+                "every setting" if len(shown) == len(settings) else f"the best {len(shown)} of {len(settings)} settings"
+            )
             caption = (
                 f"One chart for {which}, best first: training dashed, validation drawn through; "
                 "in grey the validation of the others shown."
             )
             legend = [("#0072b2", "validation"), ("#d55e00", "training (dashed)")]
-            figures.append(Figure(f"curves_{_key(name)}", f"Curves of the {name}", caption, charts, legend))
+            figures.append(Figure(f"curves_{slug(name)}", f"Curves of the {name}", caption, charts, legend))
     return figures
 
 
@@ -90,8 +92,9 @@ def swept(section: Section) -> list[Figure]:
         return [_one(section, names[0])]
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     figures = [f for a, b in pairs if (f := _pair(section, *_rows_and_columns(section, a, b), len(names)))][:PAIRS]
-    covered = {name for f in figures for name in f.key.removeprefix("heat_map_").split("_x_")}
-    return figures + [_one(section, name) for name in names if _key(name) not in covered and _numeric(section, name)]
+    shown = {figure.key for figure in figures}
+    covered = {name for a, b in pairs if pair_key(section, a, b) in shown for name in (a, b)}
+    return figures + [_one(section, name) for name in names if name not in covered and _numeric(section, name)]
 
 
 def cost(section: Section) -> list[Figure]:
@@ -129,7 +132,21 @@ def cost(section: Section) -> list[Figure]:
     )
     legend = [(color, name) for name, color in color.items()] if len(section.settings) <= COLORS else []
     caption = "A point for each trial. On the dashed line lie those that no other beats in both."
-    return [Figure("cost", "Accuracy against cost" if is_share(section.monitor) else "Loss against cost", caption, [chart], legend)]
+    return [
+        Figure(
+            "cost",
+            "Accuracy against cost" if is_share(section.monitor) else "Loss against cost",
+            caption,
+            [chart],
+            legend,
+        )
+    ]
+
+
+def pair_key(section: Section, a: str, b: str) -> str:
+    """Key of the heat map of two parameters."""
+    down, across = _rows_and_columns(section, a, b)
+    return f"heat_map_{slug(down)}_x_{slug(across)}"
 
 
 def front_of(section: Section) -> list[Entry]:
@@ -186,25 +203,32 @@ def _one(section: Section, name: str) -> Figure:
     alone = len(section.names) == 1
     title = f"{section.monitor} by {name}"
     shares = is_share(section.monitor)
-    seeds = f" The bars are the standard deviation over up to {count(section.seeds, 'seed')}." if section.seeds > 1 else ""
+    seeds = (
+        f" The bars are the standard deviation over up to {count(section.seeds, 'seed')}." if section.seeds > 1 else ""
+    )
     if not _numeric(section, name):
-        rows = [
-            Row(text(s.values[name]), s.scores, m, s.deviation) for s in judged[: 2 * PANELS] if (m := s.mean) is not None
-        ]
+        rows = [Row(text(s.values[name]), s.scores, s.mean, s.deviation) for s in judged[: 2 * PANELS]]
         caption = f"A dot for the mean of each value, best first, rings for single seeds.{seeds}"
         chart = dots(rows, title, Axis(section.monitor, percent=shares))
-        return Figure(f"by_{_key(name)}", f"Effect of {name}", caption, [chart], [])
+        return Figure(f"by_{slug(name)}", f"Effect of {name}", caption, [chart], [])
     found = sorted((float(s.values[name]), s) for s in judged if number(s.values[name]) is not None)
     xs = [x for x, _ in found]
     log = min(xs) > 0 and max(xs) >= 10 * min(xs)
     single = [
-        Series([(x, score)], "#0072b2", f"{section.label(trial)}: {figure(section.monitor, score)}", False, dots=3, opacity=0.6)
+        Series(
+            [(x, score)],
+            "#0072b2",
+            f"{section.label(trial)}: {figure(section.monitor, score)}",
+            False,
+            dots=3,
+            opacity=0.6,
+        )
         for x, s in found
         for trial in s.trials
         if (score := trial.best) is not None
     ]
     if alone:
-        means = [(x, m) for x, s in found if (m := s.mean) is not None]
+        means = [(x, s.mean) for x, s in found]
         bars = [s.deviation or 0.0 for _, s in found] if section.seeds > 1 else []
         single.insert(0, Series(means, "#0072b2", "mean", dots=4, bars=bars))
     ticks = sorted(set(xs)) if len(set(xs)) <= 6 else None
@@ -212,7 +236,7 @@ def _one(section: Section, name: str) -> Figure:
     caption = f"{'The line joins means. ' if alone else 'A point for each trial, whatever the other parameters. '}" + (
         "The axis of the parameter is logarithmic." if log else ""
     )
-    return Figure(f"by_{_key(name)}", f"Effect of {name}", caption + seeds, [chart], [])
+    return Figure(f"by_{slug(name)}", f"Effect of {name}", caption + seeds, [chart], [])
 
 
 def _pair(section: Section, down: str, across: str, varied: int) -> Figure | None:
@@ -223,9 +247,8 @@ def _pair(section: Section, down: str, across: str, varied: int) -> Figure | Non
     cells_of: dict[tuple[str, str], list[Setting]] = {}
     for setting in section.settings:  # best first
         cells_of.setdefault((text(setting.values[down]), text(setting.values[across])), []).append(setting)
-    tops = {key: settings[0].mean for key, settings in cells_of.items()}
-    known = [value for value in tops.values() if value is not None]
-    worst, best = sorted((min(known), max(known)), key=lambda v: section.better(v, 0.0))
+    tops = {key: settings[0].mean for key, settings in cells_of.items() if settings[0].scores}
+    worst, best = sorted((min(tops.values()), max(tops.values())), key=lambda value: section.better(value, 0.0))
     cells = []
     for row in rows:
         line = []
@@ -246,7 +269,7 @@ def _pair(section: Section, down: str, across: str, varied: int) -> Figure | Non
         caption += " Of all trials with these two values the best setting is shown."
     if section.seeds > 1:
         caption += " Means over seeds, with the standard deviation below."
-    key = f"heat_map_{_key(down)}_x_{_key(across)}"
+    key = pair_key(section, down, across)
     return Figure(key, f"{down} and {across}", caption, [heat_map(rows, columns, cells, title, down, across)], [])
 
 
@@ -269,10 +292,3 @@ def _values(section: Section, name: str) -> list[str]:
 
 def _hex(rgb: Sequence[int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*rgb)
-
-
-def _key(name: str) -> str:
-    """A name as part of a file name and an anchor."""
-    return "".join(c if c.isalnum() and c.isascii() else "-" for c in name)
-
-

@@ -4,15 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cv_lab.report.figures import front_of
+from cv_lab.report.figures import front_of, pair_key
 from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, Setting, text
-from cv_lab.report.wording import count, figure, gap, is_share, listing, seconds, spread
+from cv_lab.report.wording import count, figure, gap, is_share, listing, seconds, slug, spread
 
 ENOUGH = 0.005  # of a metric in 0..1: half a point, within which a result counts as reached
+CLOSE = 0.02  # of the best result; a trial that gives up no more is worth naming if it is quicker
 PARTED = 1.1  # times its lowest, from which on a validation loss counts as risen
 DIVERGED = 1.2  # the same of a training loss, whose rise no regularisation mends
 UNDERFITTED = 0.6  # of the best trial's training metric
+SEARCH = 20  # settings, from which on a parameter that never has a value twice counts as searched
+SEEDS = 5  # below so many, a standard deviation is itself uncertain by a third or more
 COLLAPSED = 0.9  # share of all predictions that one class takes
 
 
@@ -57,12 +60,17 @@ def winner(section: Section) -> Finding | None:
     tested = [v for trial in first.trials if (v := trial.metric(f"test/{section.metric}")) is not None]
     test = f", test/{section.metric} {figure(section.monitor, sum(tested) / len(tested))}" if tested else ""
     words = f"{section.monitor} {figure(section.monitor, first.mean)}{spread(section.monitor, first.deviation)}{test}"
-    seeds = f"{_seeds(first)}"
+    words += f" ({_seeds(first)})"
     if len(judged) == 1:
-        return Finding("winner", f"The one setting with a result, {first.label}, reaches {words} ({seeds}).", _names([first]))
+        which = f"The one setting with a result, {first.label}," if section.names else "The one setting"
+        return Finding("winner", f"{which} reaches {words}.", _names([first]))
     second = judged[1]
-    start = f"Best of {len(judged)} settings is {first.label}: {words} ({seeds})."
-    end = f" Next comes {second.label}, {_compare(section, first, second)}."
+    start = f"Best of {len(judged)} settings is {first.label}: {words}."
+    if first.mean == second.mean:
+        end = f" Equal to it is {second.label}."
+    else:
+        reached = figure(section.monitor, second.mean)
+        end = f" Next comes {second.label} with {reached}, {_margin(section, first, second)}."
     return Finding("winner", start + end, _names([first, second]), "trials")
 
 
@@ -74,14 +82,16 @@ def parameters(section: Section) -> list[Finding]:
         if len(tops) < 2:
             continue
         ranked = list(tops.values())
-        several = len(section.names) > 1
-        if several:
-            told = [
-                f"{text(s.values[name])} ({figure(section.monitor, s.mean)}{_others(s, name)})" for s in ranked
-            ]
+        if len(tops) == len(section.judged) >= SEARCH and len(section.names) > 1:
+            found.append(_range(section, name))
+            continue
+        if len(section.names) > 1:
+            told = [f"{text(s.values[name])} ({figure(section.monitor, s.mean)}{_others(s, name)})" for s in ranked]
             words = f"Values of {name}, each at its best: {listing(told)}."
-            words += f" The first beats the second by {_margin(section, ranked[0], ranked[1])}."
-            found.append(Finding("parameter", words, _names(ranked), ""))
+            if ranked[:2] != section.judged[:2]:  # which were compared already
+                words += f" The second comes {_margin(section, ranked[0], ranked[1])}."
+            other = next(other for other in section.names if other != name)
+            found.append(Finding("parameter", words, _names(ranked), pair_key(section, name, other)))
         if (edge := _edge(section, name, tops)) is not None:
             found.append(edge)
     return found
@@ -116,19 +126,21 @@ def epochs(section: Section) -> list[Finding]:
     found = []
     growing = [t for t in trials if t.figure("monitor", "epoch") == curves[t.name][-1][0]]
     if growing:
-        which = "its last epoch was its best" if len(trials) == 1 else "the last epoch was the best"
+        which = "the last epoch was the best"
+        whose = "" if len(growing) == len(trials) else f": {listing([section.label(t) for t in growing], 4)}"
         found.append(
             Finding(
                 "epochs",
-                f"In {len(growing)} of {count(len(trials), 'finished trial')} {which}: they may gain from more epochs"
-                f" ({listing([section.label(t) for t in growing], 4)}).",
+                f"In {len(growing)} of {count(len(trials), 'finished trial')} {which}, so more epochs may help{whose}.",
                 [t.name for t in growing],
                 "curves",
             )
         )
     past = [t for t in trials if (t.figure("monitor", "epoch") or 0) <= curves[t.name][-1][0] - 2]
     if past:
-        told = [f"{section.label(t)} (epoch {t.figure('monitor', 'epoch'):g} of {curves[t.name][-1][0]:g})" for t in past]
+        told = [
+            f"{section.label(t)} (epoch {t.figure('monitor', 'epoch'):g} of {curves[t.name][-1][0]:g})" for t in past
+        ]
         found.append(
             Finding(
                 "epochs",
@@ -144,24 +156,20 @@ def epochs(section: Section) -> list[Finding]:
 
 
 def costs(section: Section) -> list[Finding]:
-    """What accuracy costs: the cheapest trial, and what the last points cost."""
-    front = front_of(section)
-    if len(front) < 2:
+    """How little of the best result a quicker trial gives up."""
+    front = [(t, t.best, s) for t in front_of(section) if t.best is not None and (s := t.figure("seconds", "fit"))]
+    if not front:
         return []
-    best = front[-1]
-    assert best.best is not None
-    close = next(t for t in front if t.best is not None and section.better(best.best, t.best) <= max(0.02 * abs(best.best), 0))
+    best, top, slow = front[-1]
+    close, value, quick = next(one for one in front if section.better(top, one[1]) <= CLOSE * abs(top))
     if close is best:
         return []
-    assert close.best is not None
-    quick, slow = close.figure("seconds", "fit"), best.figure("seconds", "fit")
-    assert quick is not None and slow is not None
-    text_ = (
-        f"{section.label(close)} comes within {gap(section.monitor, section.better(best.best, close.best))} of the best trial "
-        f"in {seconds(quick)} s of training instead of {seconds(slow)} s ({100 * quick / slow:.0f} % of the time; one "
+    words = (
+        f"{section.label(close)} comes within {gap(section.monitor, section.better(top, value))} of the best trial in "
+        f"{seconds(quick)} s of training instead of {seconds(slow)} s ({100 * quick / slow:.0f} % of the time; one "
         "measurement each)."
     )
-    return [Finding("cost", text_, [close.name, best.name], "cost")]
+    return [Finding("cost", words, [close.name, best.name], "cost")]
 
 
 def trouble(section: Section, shares: dict[str, tuple[str, float, float]]) -> list[Finding]:
@@ -185,14 +193,14 @@ def trouble(section: Section, shares: dict[str, tuple[str, float, float]]) -> li
         cases = []
         for trial in section.trials:
             told = next((f for f in _told(trial) if f.get("kind") in told_kinds), None)
-            words = f"from epoch {told['epoch']} on, {told['message']}" if told else check(section, trial)
-            if words and (trial.name not in said or kind == "overfitted"):
-                cases.append((trial, words))
+            case = f"from epoch {told['epoch']} on, {told['message']}" if told else check(section, trial)
+            if case is not None and (trial.name not in said or kind == "overfitted"):
+                cases.append((trial, case))
                 said.add(trial.name)
         if cases:
-            told_cases = [f"{section.label(trial)}: {words}" for trial, words in cases]
-            start = f"{count(len(cases), 'trial')} of {len(section.trials)} {kind}. "
-            found.append(Finding(kind, start + " ".join(f"{case}." for case in _few(told_cases)), [t.name for t, _ in cases], "curves"))
+            start = f"{len(cases)} of {count(len(section.trials), 'trial')} {kind}. "
+            told_cases = " ".join(f"{case}." for case in _few([f"{section.label(t)}: {words}" for t, words in cases]))
+            found.append(Finding(kind, start + told_cases, [t.name for t, _ in cases], "curves"))
     known = {kind for _, kinds, _ in checks for kind in kinds}
     for trial in section.trials:
         for finding in _told(trial):
@@ -205,38 +213,45 @@ def trouble(section: Section, shares: dict[str, tuple[str, float, float]]) -> li
 def caveats(section: Section) -> list[Finding]:
     """What must be known before the figures are quoted."""
     found = []
-    finished = section.finished
-    for trials, kind, words in (
-        (
-            [t for t in finished if t.result and t.result["monitor"].get("validation") not in ("split", None)],
-            "biased",
-            "validated on the test set, which therefore picked the checkpoint too: their test figures are no unbiased "
-            "estimate",
-        ),
-        (
-            [t for t in section.trials if t.status in ("running", "interrupted", "without result")],
-            "unfinished",
-            "not finished and have no part in the comparison",
-        ),
-    ):
-        if trials:
-            verb = "are" if kind == "unfinished" and len(trials) > 1 else "is" if kind == "unfinished" else "were" if len(trials) > 1 else "was"
-            subject = f"All {len(trials)} trials" if len(trials) == len(section.trials) > 1 else count(len(trials), "trial")
-            found.append(Finding(kind, f"{subject} {verb} {words}.", [t.name for t in trials]))
-    if section.judged and section.seeds == 1 and len(section.judged) > 1:
+    biased = [t for t in section.finished if (t.result or {})["monitor"].get("validation") not in ("split", None)]
+    if biased:
+        words = "on the test set, which so picked the checkpoint too: the figures of the test are no unbiased estimate."
+        found.append(Finding("biased", f"{_of(section, biased)} validated {words}", [t.name for t in biased]))
+    unfinished = [t for t in section.trials if t.status in ("running", "interrupted", "without result")]
+    if unfinished:
+        words = "without a result (see the table), and without a part in what is said above."
         found.append(
             Finding(
-                "seeds",
-                "Every setting was run with one seed, so no difference above is compared with chance; seed=1,2,3 would do so.",
-                [t.name for t in finished],
+                "unfinished",
+                f"{_of(section, unfinished)} {'is' if len(unfinished) == 1 else 'are'} {words}",
+                [t.name for t in unfinished],
             )
         )
-    for field, what in (("git_commit", "versions of the code"), ("device", "devices, so their times do not compare")):
-        values = {str(t.record[field]) for t in section.trials if t.record.get(field) is not None}
-        if len(values) > 1:
-            words = f"The trials ran on {len(values)} {what}: {listing(sorted(value[:40] for value in values))}."
-            found.append(Finding("code", words.replace("ran on", "ran with", field == "git_commit"), [t.name for t in section.trials]))
+    if 1 < section.seeds < SEEDS:
+        words = f"Deviations rest on at most {section.seeds} seeds, so they are rough themselves."
+        found.append(Finding("seeds", words, [t.name for t in section.finished]))
+    if section.seeds == 1 and len(section.judged) > 1:
+        words = "Every setting was run with one seed, so nothing above is compared with chance; seed=1,2,3 would do so."
+        found.append(Finding("seeds", words, [t.name for t in section.finished]))
+    for field, words in (
+        ("git_commit", "with {} versions of the code"),
+        ("device", "on {} devices, so times do not compare"),
+    ):
+        by_value: dict[str, list[str]] = {}
+        for trial in section.trials:
+            if trial.record.get(field) is not None:
+                by_value.setdefault(str(trial.record[field])[:40], []).append(trial.name)
+        if len(by_value) > 1:
+            words = f"The trials ran {words.format(len(by_value))}: {listing(list(by_value))}."
+            found.append(Finding("code", words, [name for names in by_value.values() for name in names]))
     return found
+
+
+def _of(section: Section, trials: Sequence[Entry]) -> str:
+    """ "2 of 9 trials", "All 9 trials"."""
+    if len(trials) == len(section.trials) > 1:
+        return f"All {len(trials)} trials"
+    return f"{len(trials)} of {count(len(section.trials), 'trial')}"
 
 
 def reason(trial: Entry) -> str:
@@ -248,29 +263,20 @@ def reason(trial: Entry) -> str:
     return (message[0] if message else str(error.get("type") or "it left no reason")).rstrip(".") + "."
 
 
-def _compare(section: Section, a: Setting, b: Setting) -> str:
-    assert a.mean is not None and b.mean is not None
-    if a.mean == b.mean:
-        return f"equal at {figure(section.monitor, b.mean)}"
-    return f"with {figure(section.monitor, b.mean)}, {_margin(section, a, b)} behind"
-
-
-def _margin(section: Section, a: Setting, b: Setting) -> str:
-    """The distance of two settings, and what it is against the spread over seeds."""
-    assert a.mean is not None and b.mean is not None
+def _margin(section: Section, a: Setting, b: Setting, behind: str = "behind") -> str:
+    """How far `b` is behind `a`, and what that is against the spread over seeds."""
     distance = section.better(a.mean, b.mean)
-    words = gap(section.monitor, distance)
+    words = f"{gap(section.monitor, distance)} {behind}"
     common = _pooled(a, b)
     if common is None:
-        return f"{words} (one seed each, so how much of it is chance is not known)" if _single(a, b) else (
-            f"{words} (one of them has one seed only, so how much of it is chance is not known)"
-        )
-    deviation = gap(section.monitor, common)
+        seeds = "one seed each" if len(a.scores) == len(b.scores) == 1 else "one of the two has a single seed"
+        return f"{words} ({seeds}, so how much of it is chance is not known)"
+    deviation = f"the deviation over seeds, {gap(section.monitor, common)}"
     if distance > 2 * common:
-        return f"{words} (more than twice the deviation over seeds, {deviation})"
+        return f"{words}: more than twice {deviation}"
     if distance > common:
-        return f"{words} (between one and two deviations over seeds, {deviation}: more seeds would tell)"
-    return f"{words} (no more than the deviation over seeds, {deviation}: these figures do not tell the two apart)"
+        return f"{words}: one to two times {deviation}, so more seeds would tell"
+    return f"{words}: no more than {deviation}, so these figures do not tell the two apart"
 
 
 def _pooled(a: Setting, b: Setting) -> float | None:
@@ -278,10 +284,6 @@ def _pooled(a: Setting, b: Setting) -> float | None:
     if a.deviation is None or b.deviation is None:
         return None
     return math.sqrt((a.deviation**2 + b.deviation**2) / 2)
-
-
-def _single(a: Setting, b: Setting) -> bool:
-    return len(a.scores) == len(b.scores) == 1
 
 
 def _seeds(setting: Setting) -> str:
@@ -303,6 +305,20 @@ def _others(setting: Setting, name: str) -> str:
     return " at " + ", ".join(others)
 
 
+def _range(section: Section, name: str) -> Finding:
+    """Of a search, in which no value occurs twice: where the best tenth of it lies."""
+    top = section.judged[: len(section.judged) // 10]
+    values = [setting.values[name] for setting in top]
+    numbers = [n for value in values if (n := number(value)) is not None]
+    where = (
+        f"{text(min(numbers))} to {text(max(numbers))}"
+        if len(numbers) == len(values)
+        else listing(list(map(text, values)))
+    )
+    words = f"The best {count(len(top), 'setting')} of {len(section.judged)} had {name} {where}."
+    return Finding("parameter", words, _names(top), f"by_{slug(name)}")
+
+
 def _edge(section: Section, name: str, tops: dict[str, Setting]) -> Finding | None:
     """A best value that is the smallest or largest tried: beyond it may lie a better one."""
     numbers = [n for s in tops.values() if (n := number(s.values[name])) is not None]
@@ -322,26 +338,27 @@ def _precedes(section: Section, asked: str, given: str) -> bool:
 
 def _interaction(section: Section, given: str, asked: str, best: dict[str, Setting]) -> Finding:
     choices = {key: text(setting.values[asked]) for key, setting in best.items()}
-    trials = _names(list(best.values()))
+    trials, show = _names(list(best.values())), pair_key(section, given, asked)
     if len(set(choices.values())) == 1:
         words = f"The best {asked} is {next(iter(choices.values()))} for every {given} tried ({', '.join(choices)})."
-        return Finding("interaction", words, trials)
-    told = [f"{value} for {key}" for key, value in choices.items()]
-    words = f"The best {asked} depends on {given}: {listing(told)}."
-    common = next(iter(choices.values()))
+        return Finding("interaction", words, trials, show)
+    told = listing([f"{value} for {key}" for key, value in choices.items()])
+    common = next(iter(choices.values()))  # of the best setting
     losses = []
     for key, setting in best.items():
-        same = next(
-            (s for s in section.judged if text(s.values[given]) == key and text(s.values[asked]) == common), None
-        )
+        values = {given: key, asked: common}
+        same = next((s for s in section.judged if values == {name: text(s.values[name]) for name in values}), None)
         if choices[key] != common and same is not None:
-            assert setting.mean is not None and same.mean is not None
             losses.append((section.better(setting.mean, same.mean), key, setting, same))
-    if losses:
-        _, key, setting, same = max(losses, key=lambda loss: loss[0])
-        words += f" At the {asked} of the best setting, {common}, {key} stays behind its own best by {_margin(section, setting, same)}."
-        trials += _names([same])
-    return Finding("interaction", words, list(dict.fromkeys(trials)))
+    if not losses:
+        return Finding("interaction", f"The best {asked} differs by {given}: {told}.", trials, show)
+    distance, key, setting, same = max(losses, key=lambda loss: loss[0])
+    chance = _pooled(setting, same)
+    start = f"The best {asked} differs by {given}: {told}."
+    if chance is not None and distance <= chance:
+        start = f"The highest figures are at another {asked} for each {given} ({told}), but this may be chance."
+    words = f"{start} With {common} for all, {key} falls {_margin(section, setting, same, 'behind its own best')}."
+    return Finding("interaction", words, list(dict.fromkeys([*trials, *_names([same])])), show)
 
 
 def _saturated(section: Section, trial: Entry, curve: list[tuple[float, float]]) -> Finding | None:
@@ -385,7 +402,7 @@ def _collapsed(shares: tuple[str, float, float] | None) -> str | None:
     if shares is None or shares[1] < COLLAPSED or shares[2] > shares[1] / 2:
         return None
     name, predicted, true = shares
-    return f"{100 * predicted:.0f} % of its predictions on the test set are {name}, which is {100 * true:.0f} % of the truth"
+    return f"{100 * predicted:.0f} % of its predictions for the test set are {name}, {100 * true:.0f} % of the truth"
 
 
 def _overfitted(section: Section, trial: Entry) -> str | None:
@@ -414,7 +431,7 @@ def _underfitted(section: Section, trial: Entry) -> str | None:
     return f"{name} is only {figure(name, own)} in its last epoch, that of the best trial {figure(name, best)}"
 
 
-def _few(cases: Sequence[str], limit: int = 5) -> list[str]:
+def _few(cases: Sequence[str], limit: int = 4) -> list[str]:
     return [*cases[:limit], f"And {len(cases) - limit} more"] if len(cases) > limit else list(cases)
 
 

@@ -1,8 +1,11 @@
 """The report's parts put together, as a page and as Markdown, and written to the study's folder."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,29 @@ from cv_lab.report import figures, pictures, tables
 from cv_lab.report.findings import WARNINGS, findings, reason
 from cv_lab.report.read import FIGURES, Entry, Study, read_study
 from cv_lab.report.sections import Section, sections
-from cv_lab.report.wording import count
+from cv_lab.report.wording import count, slug
 
 
-def write_report(folder: Path) -> list[str]:
+@dataclass(frozen=True)
+class Report:
+    """What was written, and one sentence for all that was left out or could not be written."""
+
+    files: list[Path]
+    notes: list[str]
+
+
+def report_at_end(folder: Path) -> None:
+    """Write the report of a study that has just ended, and say where it is. Raises nothing: the trials count."""
+    try:
+        report = write_report(folder)
+    except Exception as error:
+        print(f"no report: {type(error).__name__}: {error}", file=sys.stderr)
+        return
+    print(*report.notes, *report.files[-1:], sep="\n")
+
+
+def write_report(folder: Path) -> Report:
     """Write ``report.html``, ``report.md``, ``trials.csv`` and ``figures/`` into a study's folder.
-
-    Returns:
-        What was left out, and why: of the report, and of the files that could not be written.
 
     Raises:
         FileNotFoundError: if the folder is no study.
@@ -28,29 +46,26 @@ def write_report(folder: Path) -> list[str]:
     study = read_study(folder)
     notes = list(study.notes)
     parts = [_part(study, section, i, notes) for i, section in enumerate(sections(study.trials), 1)]
-    writer = _Writer(notes)
-    writer.write(folder / "trials.csv", lambda path: write_csv(path, tables.csv_rows(study.trials)))
-    for part in parts:
-        for figure in part["figures"]:
-            path = folder / FIGURES / part["files"][figure.key]
-            writer.write(path, lambda path, figure=figure: write_text(path, _clean(figure.svg())))  # type: ignore[misc]
-    content = {"title": folder.resolve().name, "facts": _facts(study), "sections": parts, "warnings": WARNINGS, "notes": notes}
-    for name, template in (("report.md", "page.md.jinja"), ("report.html", "page.html.jinja")):
-        writer.write(folder / name, lambda path, t=template: write_text(path, _clean(_render(t, content))))  # type: ignore[misc]
-    return notes
+    files: list[Path] = []
 
-
-class _Writer:
-    """Writes file after file; one that cannot be written, as on a full disk, does not keep the next from it."""
-
-    def __init__(self, notes: list[str]) -> None:
-        self.notes = notes
-
-    def write(self, path: Path, how: Callable[[Path], None]) -> None:
+    def write(path: Path, how: Callable[[Path], None]) -> None:
+        """A file that cannot be written, as on a full disk, does not keep the next one from being tried."""
         try:
             how(path)
+            files.append(path)
         except OSError as error:
-            self.notes.append(f"{path.name} could not be written: {error.strerror or error}.")
+            notes.append(f"{path.name} could not be written: {error.strerror or error}.")
+
+    write(folder / "trials.csv", lambda path: write_csv(path, tables.csv_rows(study.trials)))
+    for part in parts:
+        for figure in part["figures"]:
+            picture = _clean(figure.svg())
+            write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
+    content = {"title": folder.resolve().name, "facts": _facts(study), "sections": parts, "warnings": WARNINGS}
+    for name, template in (("report.md", "page.md.jinja"), ("report.html", "page.html.jinja")):
+        page = _clean(_render(template, {**content, "notes": notes}))
+        write(folder / name, partial(write_text, text=page))
+    return Report(files, notes)
 
 
 def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[str, Any]:
@@ -76,7 +91,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         for figure in attempt(what, lambda make=make: make(section), [])  # type: ignore[misc]
     ]
     shares = {name: matrix.preferred() for name, matrix in matrices.items()}
-    prefix = f"{index}_{_slug(section.task)}_"
+    prefix = f"{index}_{slug(section.task)}_"
     failed = [trial for trial in section.trials if trial.status == "failed"]
     return {
         "key": key,
@@ -135,7 +150,9 @@ def _failure(section: Section, trial: Entry) -> dict[str, str]:
 def _facts(study: Study) -> list[str]:
     """What the head of the report says of the whole study."""
     by_status = Counter(trial.status for trial in study.trials)
-    facts = [f"{count(len(study.trials), 'trial')}: " + ", ".join(f"{n} {status}" for status, n in by_status.most_common())]
+    facts = [
+        f"{count(len(study.trials), 'trial')}: " + ", ".join(f"{n} {status}" for status, n in by_status.most_common())
+    ]
     spent = sum(s for trial in study.trials if (s := trial.figure("seconds", "fit")) is not None)
     if spent:
         facts.append(f"{spent / 60:.1f} minutes of training")
@@ -172,12 +189,6 @@ def _markdown(value: object) -> str:
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(str(value).split()))
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"\W", "-", name, flags=re.ASCII)[:40] or "task"
-
-
 def _clean(words: str) -> str:
     """Without what UTF-8 or XML cannot hold: names of folders may hold any bytes."""
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "�", words).encode("utf-8", "replace").decode()
-
-

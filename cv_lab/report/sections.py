@@ -30,8 +30,9 @@ class Setting:
         return [trial.best for trial in self.trials if trial.best is not None]
 
     @property
-    def mean(self) -> float | None:
-        return mean(self.scores)
+    def mean(self) -> float:
+        """Of the scores; there must be some."""
+        return statistics.fmean(self.scores)
 
     @property
     def deviation(self) -> float | None:
@@ -109,7 +110,7 @@ def label(values: dict[str, Any]) -> str:
 def text(value: Any) -> str:
     """A parameter's value."""
     if value is None:
-        return "–"
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -132,7 +133,7 @@ def _section(task: str, monitor: str, mode: str, trials: list[Entry]) -> Section
         values = {name: members[0].parameters.get(name) for name in names}
         settings.append(Setting(values, label(values) or "the only setting", members))
     sign = 1 if mode == "max" else -1
-    settings.sort(key=lambda setting: math.inf if setting.mean is None else -sign * setting.mean)
+    settings.sort(key=lambda setting: -sign * setting.mean if setting.scores else math.inf)
     return Section(task, monitor, mode, trials, settings, names)
 
 

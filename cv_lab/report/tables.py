@@ -7,7 +7,7 @@ from typing import Any
 from cv_lab.report.findings import reason
 from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, deviation, label, mean, text
-from cv_lab.report.wording import figure, seconds, short, spread
+from cv_lab.report.wording import figure, seconds, short, spread, whole
 from cv_lab.study import seconds_per_percent
 
 
@@ -46,7 +46,7 @@ class Table:
 
 def trials_table(section: Section) -> Table:
     """All trials, best first: what was varied, how each did, and why it has no figures if it has none."""
-    names = [name for name in section.names]
+    names = list(section.names)
     if any(len(setting.trials) > 1 for setting in section.settings):
         names.append("seed")
     metrics = _metric_columns(section)
@@ -59,9 +59,10 @@ def trials_table(section: Section) -> Table:
         spent = trial.figure("seconds", "fit")
         rows.append([*cells, Cell(seconds(spent), spent), Cell(note(section, trial))])
     if not names:
-        columns, rows = ["trial", *columns], [
-            [Cell(trial.name), *cells] for trial, cells in zip(section.trials, rows, strict=True)
-        ]
+        columns, rows = (
+            ["trial", *columns],
+            [[Cell(trial.name), *cells] for trial, cells in zip(section.trials, rows, strict=True)],
+        )
     return _without_empty(Table(columns, rows, 0 if section.finished else None), keep={"status"})
 
 
@@ -106,16 +107,23 @@ def cost_table(section: Section) -> Table:
             (extra, seconds),
             (per_cent, seconds),
             (with_features, seconds),
-            (trial.figure("images_per_second"), short),
+            (trial.figure("images_per_second"), whole),
             (trial.figure("parameters", "trained"), short),
             (trial.figure("parameters", "total"), short),
             (trial.figure("flops_per_image"), short),
-            (trial.figure("peak_memory_mb"), short),
+            (trial.figure("peak_memory_mb"), whole),
         )
         score = Cell(figure(section.monitor, trial.best), trial.best)
         rows.append([Cell(section.label(trial)), score, *(Cell(write(value), value) for value, write in figures)])
     columns = ["trial", section.monitor, "s per epoch", "s of training", "s of features", "s per 1 %"]
-    columns += ["s per 1 % with features", "images per s", "parameters trained", "parameters", "FLOPs per image", "memory in MB"]
+    columns += [
+        "s per 1 % with features",
+        "images per s",
+        "parameters trained",
+        "parameters",
+        "FLOPs per image",
+        "memory in MB",
+    ]
     return _without_empty(Table(columns, rows, 0 if rows else None))
 
 

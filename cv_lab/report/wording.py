@@ -34,6 +34,11 @@ def seconds(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def whole(value: float | None) -> str:
+    """A number without decimals; "" for none."""
+    return "" if value is None else f"{value:,.0f}"
+
+
 def short(value: float | None) -> str:
     """A count with its thousands, millions or billions: "619.8 k"; "" for none."""
     if value is None:
@@ -54,3 +59,8 @@ def listing(items: Sequence[str], limit: int = 6) -> str:
 def count(n: int, noun: str) -> str:
     """ "1 trial", "2 trials"."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name and an anchor."""
+    return "".join(c if c.isalnum() and c.isascii() else "-" for c in name)[:40] or "-"
