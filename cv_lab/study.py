@@ -57,8 +57,11 @@ class StudySummary(Callback):
     """Hydra callback: ends a multirun with the table of its study, and with exit code 1 if a trial failed."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from cv_lab.report.page import report_at_end  # which reads this module's trials
+
         trials = read_trials(Path(config.hydra.sweep.dir))
         print_table(trials)
+        report_at_end(Path(config.hydra.sweep.dir))
         if any(trial.record["status"] == "failed" for trial in trials):
             sys.exit(1)
 

@@ -1,0 +1,29 @@
+"""``python -m cv_lab.report STUDY``: write the report of a study."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cv_lab.report.page import write_report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m cv_lab.report", description="Write report.html, report.md, trials.csv and figures/ of a study."
+    )
+    parser.add_argument("study", type=Path, help="its folder, such as studies/cifar100_optimizer")
+    study = parser.parse_args().study
+    try:
+        report = write_report(study)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
+    for note in report.notes:
+        print(note, file=sys.stderr)
+    page = study / "report.html"
+    if page not in report.files:
+        sys.exit(1)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Which charts a section of a report has, and what they show."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cv_lab.draw import palette
+from cv_lab.report.chart import GREY, Axis, Cell, Chart, Row, Series, dots, heat_map, plot, sheet
+from cv_lab.report.read import Entry, number
+from cv_lab.report.sections import Section, Setting, text
+from cv_lab.report.wording import count, figure, is_share, seconds, slug, spread
+
+COLORS = 10  # lines that eyes tell apart in one chart; beyond that each setting gets a chart
+PANELS = 12  # small multiples at most
+GRID = (12, 16)  # rows and columns of a heat map at most
+PAIRS = 3  # heat maps at most
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Charts that belong together.
+
+    Attributes:
+        key: of its file and its anchor, letters and digits.
+        title: above.
+        caption: what is seen.
+        charts: at least one.
+        legend: (colour, label) of what the charts share.
+    """
+
+    key: str
+    title: str
+    caption: str
+    charts: list[Chart]
+    legend: list[tuple[str, str]]
+
+    def svg(self) -> str:
+        """All of it in one picture, as a file of its own."""
+        return sheet(self.charts, self.legend).svg(standalone=True)
+
+
+def colors(section: Section) -> dict[str, str]:
+    """A colour for each setting, by its label; grey for all where there are too many to tell apart."""
+    labels = [setting.label for setting in section.settings]
+    if len(labels) > COLORS:
+        return dict.fromkeys(labels, GREY)
+    return dict(zip(labels, (_hex(rgb) for rgb in palette(len(labels)).tolist()), strict=True))
+
+
+def curves(section: Section) -> list[Figure]:
+    """Loss and metric of every epoch in training and validation."""
+    names = ["loss"] if section.metric in ("loss", "") else ["loss", section.metric]
+    settings = [s for s in section.settings if any(trial.epochs for trial in s.trials)]
+    if not settings:
+        return []
+    if len(section.settings) <= COLORS:
+        charts = [
+            _curves_of_all(section, settings, f"{split}/{name}", title)
+            for name in names
+            for split, title in (("train", f"{name}, training"), ("val", f"{name}, validation"))
+            if any(trial.curve(f"{split}/{name}") for setting in settings for trial in setting.trials)
+        ]
+        if not charts:
+            return []
+        legend = [(color, name) for name, color in colors(section).items() if name in {s.label for s in settings}]
+        seeds = " Seeds of a setting share its colour." if section.seeds > 1 else ""
+        caption = f"Every epoch of every trial, of running and failed ones as far as they came.{seeds}"
+        return [Figure("curves", "Curves", caption, charts, legend)]
+    shown = settings[:PANELS]
+    figures = []
+    for name in names:
+        charts = [chart for setting in shown if (chart := _curves_of_one(section, setting, settings, name))]
+        if charts:
+            which = (
+                "every setting" if len(shown) == len(settings) else f"the best {len(shown)} of {len(settings)} settings"
+            )
+            caption = (
+                f"One chart for {which}, best first: training dashed, validation drawn through; "
+                "in grey the validation of the others shown."
+            )
+            legend = [("#0072b2", "validation"), ("#d55e00", "training (dashed)")]
+            figures.append(Figure(f"curves_{slug(name)}", f"Curves of the {name}", caption, charts, legend))
+    return figures
+
+
+def swept(section: Section) -> list[Figure]:
+    """How the result depends on what was varied: a line or dots for one parameter, a heat map for a pair."""
+    judged = section.judged
+    names = [name for name in section.names if len({str(s.values[name]) for s in judged}) > 1]
+    if not names:
+        return []
+    if len(names) == 1:
+        return [_one(section, names[0])]
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    figures = [f for a, b in pairs if (f := _pair(section, *_rows_and_columns(section, a, b), len(names)))][:PAIRS]
+    shown = {figure.key for figure in figures}
+    covered = {name for a, b in pairs if pair_key(section, a, b) in shown for name in (a, b)}
+    return figures + [_one(section, name) for name in names if name not in covered and _numeric(section, name)]
+
+
+def cost(section: Section) -> list[Figure]:
+    """The monitored metric against the seconds of training, a point for each trial."""
+    points = [
+        (trial, spent, trial.best)
+        for trial in section.finished
+        if trial.best is not None and (spent := trial.figure("seconds", "fit"))
+    ]
+    if len(points) < 2:
+        return []
+    times = [spent for _, spent, _ in points]
+    color = colors(section)
+    of = {trial.name: setting.label for setting in section.settings for trial in setting.trials}
+    series = [
+        Series(
+            [(spent, best)],
+            color[of[trial.name]],
+            f"{section.label(trial)}: {figure(section.monitor, best)} in {seconds(spent)} s",
+            line=False,
+            dots=5,
+            opacity=0.85 if len(points) < 100 else 0.5,
+        )
+        for trial, spent, best in points
+    ]
+    front = _front(section, points)
+    if len(front) > 1:
+        series.insert(0, Series([(t, b) for _, t, b in front], GREY, "no trial is both faster and better", dashed=True))
+    wide = max(times) > 20 * min(times)
+    chart = plot(
+        series,
+        f"{section.monitor} against cost",
+        Axis("seconds of training", log=wide),
+        Axis("", percent=is_share(section.monitor)),
+    )
+    legend = [(color, name) for name, color in color.items()] if len(section.settings) <= COLORS else []
+    caption = "A point for each trial. On the dashed line lie those that no other beats in both."
+    return [
+        Figure(
+            "cost",
+            "Accuracy against cost" if is_share(section.monitor) else "Loss against cost",
+            caption,
+            [chart],
+            legend,
+        )
+    ]
+
+
+def pair_key(section: Section, a: str, b: str) -> str:
+    """Key of the heat map of two parameters."""
+    down, across = _rows_and_columns(section, a, b)
+    return f"heat_map_{slug(down)}_x_{slug(across)}"
+
+
+def front_of(section: Section) -> list[Entry]:
+    """The finished trials that no other beats in both metric and seconds, fastest first."""
+    points = [(t, s, t.best) for t in section.finished if t.best is not None and (s := t.figure("seconds", "fit"))]
+    return [trial for trial, _, _ in _front(section, points)]
+
+
+def _front(section: Section, points: Sequence[tuple[Entry, float, float]]) -> list[tuple[Entry, float, float]]:
+    front: list[tuple[Entry, float, float]] = []
+    for point in sorted(points, key=lambda p: (p[1], -section.better(p[2], 0.0))):
+        if not front or section.better(point[2], front[-1][2]) > 0:
+            front.append(point)
+    return front
+
+
+def _curves_of_all(section: Section, settings: Sequence[Setting], name: str, title: str) -> Chart:
+    color = colors(section)
+    series = [
+        Series(trial.curve(name), color[setting.label], section.label(trial), opacity=0.9)
+        for setting in settings
+        for trial in setting.trials
+    ]
+    return plot(series, title, Axis("epoch", whole=True), _axis(name, series))
+
+
+def _curves_of_one(section: Section, setting: Setting, settings: Sequence[Setting], name: str) -> Chart | None:
+    others = [
+        Series(trial.curve(f"val/{name}"), GREY, section.label(trial), opacity=0.25)
+        for other in settings[:PANELS]
+        if other is not setting
+        for trial in other.trials[:1]
+    ]
+    own = [
+        Series(trial.curve(f"{split}/{name}"), color, f"{section.label(trial)}, {split}", dashed=split == "train")
+        for trial in setting.trials
+        for split, color in (("train", "#d55e00"), ("val", "#0072b2"))
+    ]
+    if not any(one.points for one in own):
+        return None
+    return plot(others + own, setting.label, Axis("epoch", whole=True), _axis(name, others + own))
+
+
+def _axis(name: str, series: Sequence[Series]) -> Axis:
+    """Of a metric; logarithmic for losses that span decades, as where one trial diverged."""
+    values = [value for one in series for _, value in one.points]
+    log = not is_share(name) and min(values) > 0 and max(values) > 30 * min(values)
+    return Axis("logarithmic" if log else "", log=log, percent=is_share(name))
+
+
+def _one(section: Section, name: str) -> Figure:
+    """The monitored metric over one parameter: a line if it is a number, else a row of dots for each value."""
+    judged = section.judged
+    alone = len(section.names) == 1
+    title = f"{section.monitor} by {name}"
+    shares = is_share(section.monitor)
+    seeds = (
+        f" The bars are the standard deviation over up to {count(section.seeds, 'seed')}." if section.seeds > 1 else ""
+    )
+    if not _numeric(section, name):
+        rows = [Row(text(s.values[name]), s.scores, s.mean, s.deviation) for s in judged[: 2 * PANELS]]
+        caption = f"A dot for the mean of each value, best first, rings for single seeds.{seeds}"
+        chart = dots(rows, title, Axis(section.monitor, percent=shares))
+        return Figure(f"by_{slug(name)}", f"Effect of {name}", caption, [chart], [])
+    found = sorted((float(s.values[name]), s) for s in judged if number(s.values[name]) is not None)
+    xs = [x for x, _ in found]
+    log = min(xs) > 0 and max(xs) >= 10 * min(xs)
+    single = [
+        Series(
+            [(x, score)],
+            "#0072b2",
+            f"{section.label(trial)}: {figure(section.monitor, score)}",
+            False,
+            dots=3,
+            opacity=0.6,
+        )
+        for x, s in found
+        for trial in s.trials
+        if (score := trial.best) is not None
+    ]
+    if alone:
+        means = [(x, s.mean) for x, s in found]
+        bars = [s.deviation or 0.0 for _, s in found] if section.seeds > 1 else []
+        single.insert(0, Series(means, "#0072b2", "mean", dots=4, bars=bars))
+    ticks = sorted(set(xs)) if len(set(xs)) <= 6 else None
+    chart = plot(single, title, Axis(name, log, ticks=ticks), Axis("", percent=shares))
+    caption = f"{'The line joins means. ' if alone else 'A point for each trial, whatever the other parameters. '}" + (
+        "The axis of the parameter is logarithmic." if log else ""
+    )
+    return Figure(f"by_{slug(name)}", f"Effect of {name}", caption + seeds, [chart], [])
+
+
+def _pair(section: Section, down: str, across: str, varied: int) -> Figure | None:
+    """A heat map of two parameters; None where one has too many values to stand in rows."""
+    rows, columns = _values(section, down), _values(section, across)
+    if len(rows) > GRID[0] or len(columns) > GRID[1]:
+        return None
+    cells_of: dict[tuple[str, str], list[Setting]] = {}
+    for setting in section.settings:  # best first
+        cells_of.setdefault((text(setting.values[down]), text(setting.values[across])), []).append(setting)
+    tops = {key: settings[0].mean for key, settings in cells_of.items() if settings[0].scores}
+    worst, best = sorted((min(tops.values()), max(tops.values())), key=lambda value: section.better(value, 0.0))
+    cells = []
+    for row in rows:
+        line = []
+        for column in columns:
+            settings = cells_of.get((row, column), [])
+            value = tops.get((row, column))
+            if value is None:
+                line.append(Cell(settings[0].trials[0].status if settings else "not tried"))
+                continue
+            shade = 1.0 if best == worst else (value - worst) / (best - worst)
+            scatter = spread(section.monitor, settings[0].deviation).strip()
+            hint = f"{settings[0].label}: {figure(section.monitor, value)}, {count(len(settings[0].scores), 'seed')}"
+            line.append(Cell(figure(section.monitor, value), scatter, shade, value == best, hint))
+        cells.append(line)
+    title = f"{section.monitor} by {down} and {across}"
+    caption = "The darker the better; the best is framed."
+    if varied > 2:
+        caption += " Of all trials with these two values the best setting is shown."
+    if section.seeds > 1:
+        caption += " Means over seeds, with the standard deviation below."
+    key = pair_key(section, down, across)
+    return Figure(key, f"{down} and {across}", caption, [heat_map(rows, columns, cells, title, down, across)], [])
+
+
+def _rows_and_columns(section: Section, a: str, b: str) -> tuple[str, str]:
+    """Numbers run from left to right, names from top to bottom."""
+    return (b, a) if _numeric(section, a) and not _numeric(section, b) else (a, b)
+
+
+def _numeric(section: Section, name: str) -> bool:
+    return all(number(setting.values[name]) is not None for setting in section.settings)
+
+
+def _values(section: Section, name: str) -> list[str]:
+    """A parameter's values as text: numbers in order, names as they come, best first."""
+    values = [setting.values[name] for setting in section.settings]
+    if _numeric(section, name):
+        values.sort()
+    return list(dict.fromkeys(text(value) for value in values))
+
+
+def _hex(rgb: Sequence[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*rgb)

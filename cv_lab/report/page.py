@@ -1,0 +1,194 @@
+"""The report's parts put together, as a page and as Markdown, and written to the study's folder."""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from cv_lab.files import write_csv, write_text
+from cv_lab.report import figures, pictures, tables
+from cv_lab.report.findings import WARNINGS, findings, reason
+from cv_lab.report.read import FIGURES, Entry, Study, read_study
+from cv_lab.report.sections import Section, sections
+from cv_lab.report.wording import count, slug
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and one sentence for all that was left out or could not be written."""
+
+    files: list[Path]
+    notes: list[str]
+
+
+def report_at_end(folder: Path) -> None:
+    """Write the report of a study that has just ended, and say where it is. Raises nothing: the trials count."""
+    try:
+        report = write_report(folder)
+    except Exception as error:
+        print(f"no report: {type(error).__name__}: {error}", file=sys.stderr)
+        return
+    print(*report.notes, *report.files[-1:], sep="\n")
+
+
+def write_report(folder: Path) -> Report:
+    """Write ``report.html``, ``report.md``, ``trials.csv`` and ``figures/`` into a study's folder.
+
+    Raises:
+        FileNotFoundError: if the folder is no study.
+    """
+    study = read_study(folder)
+    notes = list(study.notes)
+    parts = [_part(study, section, i, notes) for i, section in enumerate(sections(study.trials), 1)]
+    files: list[Path] = []
+
+    def write(path: Path, how: Callable[[Path], None]) -> None:
+        """A file that cannot be written, as on a full disk, does not keep the next one from being tried."""
+        try:
+            how(path)
+            files.append(path)
+        except OSError as error:
+            notes.append(f"{path.name} could not be written: {error.strerror or error}.")
+
+    write(folder / "trials.csv", lambda path: write_csv(path, tables.csv_rows(study.trials)))
+    for part in parts:
+        for figure in part["figures"]:
+            picture = _clean(figure.svg())
+            write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
+    content = {"title": folder.resolve().name, "facts": _facts(study), "sections": parts, "warnings": WARNINGS}
+    for name, template in (("report.md", "page.md.jinja"), ("report.html", "page.html.jinja")):
+        page = _clean(_render(template, {**content, "notes": notes}))
+        write(folder / name, partial(write_text, text=page))
+    return Report(files, notes)
+
+
+def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[str, Any]:
+    """What the templates need of a section."""
+    matrices = {t.name: m for t in section.finished if (m := pictures.matrix(t, notes)) is not None}
+
+    def attempt(what: str, make: Callable[[], Any], otherwise: Any) -> Any:
+        # A report is made of folders that anything may have happened to; the rest of it must still appear.
+        try:
+            return make()
+        except Exception as error:
+            notes.append(f"{what} of {section.task} are left out: {type(error).__name__}: {error}.")
+            return otherwise
+
+    key = f"s{index}"
+    charts = [
+        figure
+        for what, make in (
+            ("the figures of what was varied", figures.swept),
+            ("the curves", figures.curves),
+            ("the figures of the cost", figures.cost),
+        )
+        for figure in attempt(what, lambda make=make: make(section), [])  # type: ignore[misc]
+    ]
+    shares = {name: matrix.preferred() for name, matrix in matrices.items()}
+    prefix = f"{index}_{slug(section.task)}_"
+    failed = [trial for trial in section.trials if trial.status == "failed"]
+    return {
+        "key": key,
+        "title": f"{section.task}, judged by {section.monitor}" if section.monitor else section.task,
+        "shared": tables.shared(section.trials),
+        "findings": attempt("the findings", lambda: findings(section, shares), []),
+        "settings": attempt("the settings", lambda: tables.settings_table(section), None),
+        "trials": tables.trials_table(section),
+        "cost": attempt("the costs", lambda: tables.cost_table(section), tables.Table([], [])),
+        "figures": charts,
+        "files": {figure.key: f"{prefix}{figure.key}.svg" for figure in charts},
+        "anchors": {"trials", *(figure.key for figure in charts)} | ({"failures"} if failed else set()),
+        "classes": attempt("the figures of each class", lambda: _classes(section, notes), []),
+        "pictures": [_pictures(study, section, trial, matrices, notes) for trial in _shown(section)],
+        "failures": [_failure(section, trial) for trial in failed],
+    }
+
+
+def _shown(section: Section) -> list[Entry]:
+    return [t for t in pictures.representatives(section, pictures.SHOWN) if (t.folder / "predictions").is_dir()]
+
+
+def _pictures(
+    study: Study, section: Section, trial: Entry, matrices: dict[str, pictures.Matrix], notes: list[str]
+) -> dict[str, Any]:
+    matrix = matrices.get(trial.name)
+    return {
+        "label": section.label(trial),
+        "pictures": pictures.pictures(study.folder, trial, notes),
+        "pairs": matrix.pairs() if matrix else [],
+    }
+
+
+def _classes(section: Section, notes: list[str]) -> list[tuple[str, tables.Table]]:
+    """A table for each figure that trials give of each class."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for trial in pictures.representatives(section, pictures.CLASSES):
+        for name, values in pictures.per_class(trial, notes).items():
+            if values:
+                found.setdefault(name, {})[section.label(trial)] = values
+    return [(name, tables.per_class_table(section, name, values)) for name, values in found.items()]
+
+
+def _failure(section: Section, trial: Entry) -> dict[str, str]:
+    error = trial.record.get("error")
+    error = error if isinstance(error, dict) else {}
+    return {
+        "label": section.label(trial),
+        "name": trial.name,
+        "reason": reason(trial),
+        "type": str(error.get("type") or ""),
+        "traceback": str(error.get("traceback") or ""),
+    }
+
+
+def _facts(study: Study) -> list[str]:
+    """What the head of the report says of the whole study."""
+    by_status = Counter(trial.status for trial in study.trials)
+    facts = [
+        f"{count(len(study.trials), 'trial')}: " + ", ".join(f"{n} {status}" for status, n in by_status.most_common())
+    ]
+    spent = sum(s for trial in study.trials if (s := trial.figure("seconds", "fit")) is not None)
+    if spent:
+        facts.append(f"{spent / 60:.1f} minutes of training")
+    for field in ("device", "git_commit"):
+        values = {str(t.record[field]) for t in study.trials if t.record.get(field) is not None}
+        if len(values) == 1:
+            value = values.pop()
+            facts.append(f"code {value[:10]}{_dirty(study)}" if field == "git_commit" else value)
+    ends = [str(t.record["end"]) for t in study.trials if t.record.get("end")]
+    if ends:
+        facts.append(f"last trial ended {max(ends)[:16].replace('T', ' ')}")
+    return facts
+
+
+def _dirty(study: Study) -> str:
+    return " with uncommitted changes" if any(t.record.get("git_dirty") for t in study.trials) else ""
+
+
+def _render(template: str, content: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cv_lab.report", "."),
+        autoescape=template.endswith(".html.jinja"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["md"] = _markdown
+    words = environment.get_template(template).render(content)
+    return re.sub(r"\n{3,}", "\n\n", words) if template.endswith(".md.jinja") else words
+
+
+def _markdown(value: object) -> str:
+    """Text with everything that Markdown or its tables would take for markup escaped, in one line."""
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(str(value).split()))
+
+
+def _clean(words: str) -> str:
+    """Without what UTF-8 or XML cannot hold: names of folders may hold any bytes."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "�", words).encode("utf-8", "replace").decode()
