@@ -21,7 +21,7 @@ def one_cycle(
     return OneCycleLR(
         optimizer,
         max_lr=[max_lr * group["lr"] / highest for group in optimizer.param_groups],
-        total_steps=total_steps,
+        total_steps=total_steps + 1,  # the schedule is stepped once more, after the last step
         pct_start=pct_start,
         anneal_strategy=anneal,  # type: ignore[arg-type]
         cycle_momentum=False,
