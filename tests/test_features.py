@@ -74,7 +74,7 @@ def test_a_study_runs_the_backbone_once_and_its_repetition_not_at_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    study = (*PROBE, weights, "lr=1e-2,1e-3", f"cache_dir={tmp_path}/cache", "-m")
+    study = (*PROBE, weights, "lr=1e-2,1e-3", f"cache_dir={tmp_path}/cache", "hydra/launcher=basic", "-m")
     train(*study)
     assert sum(passes) == 240  # 200 to train and validate, 40 to test
     assert "s per 1 % with features" in capsys.readouterr().out

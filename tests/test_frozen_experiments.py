@@ -30,7 +30,8 @@ def test_a_study_starts_from_published_weights_without_augmentation(name: str) -
 def test_its_command_runs(train: Callable[..., Path], tmp_path: Path, name: str, trials: int) -> None:
     small = ("model=timm", "model.name=test_resnet", "model.image_size=32", "weights=none", f"cache_dir={tmp_path}/c")
     sizes = [override for override in TINY if name != "probe_epochs" or not override.startswith("epochs")]
-    study = train(f"experiment={name}", "data=shapes", *sizes, *small, "logger=none", "pictures=none")
+    plain = ("logger=none", "pictures=none", "hydra/launcher=basic")
+    study = train(f"experiment={name}", "data=shapes", *sizes, *small, *plain)
     results = [json.loads(path.read_text()) for path in study.glob("*/result.json")]
     assert len(results) == trials
     assert sum(result["features_computed"] for result in results) == 1

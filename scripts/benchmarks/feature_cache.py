@@ -82,6 +82,7 @@ def run(arguments: argparse.Namespace, folder: Path, side: str, cache: str, poin
         f"epochs={5 if points > 1 else 1}",
         "logger=none",
         "pictures=none",
+        "hydra/launcher=basic",  # in this process, where passes are counted
         f"cache={cache}",
         f"cache_dir='{kept}'",
         f"studies_dir='{folder}'",
