@@ -174,7 +174,7 @@ def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(tr
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert {record["status"] for record in records(tmp_path / "s").values()} == {"interrupted"}, output
@@ -188,7 +188,7 @@ def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(tr
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
     arguments = command(tmp_path, *devices, "epochs=2", "batch_size=8")
-    answer = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    answer = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     (folder,) = (tmp_path / "s").iterdir()
     record, result = (json.loads((folder / name).read_text()) for name in ("trial.json", "result.json"))
@@ -217,7 +217,7 @@ def installed(engine: str) -> pytest.MarkDecorator:
 )
 def test_other_launchers_fill_the_same_folders(overrides: list[str], tmp_path: Path, train: Train) -> None:
     arguments = command(tmp_path, "-m", TROUBLE, "+callbacks.trouble.kind=none,raise")
-    answer = subprocess.run([*arguments, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    answer = subprocess.run([*arguments, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert answer.returncode == 1, answer.stdout + answer.stderr
     statuses = {kind: record["status"] for kind, record in records(tmp_path / "s").items()}
     assert statuses == {"none": "completed", "raise": "failed"}
@@ -238,4 +238,4 @@ def test_optuna_searches_into_the_same_folders_and_past_a_failure(train: Train, 
     assert exit_info.value.code == 1
     found = [json.loads(path.read_text()) for path in tmp_path.glob("s/*/trial.json")]
     assert {record["parameters"]["lr"]: record["status"] for record in found} == {1e-3: "completed", 1e20: "failed"}
-    assert "lr: '0.001'" in (tmp_path / "s/optimization_results.yaml").read_text()
+    assert "lr: 0.001" in (tmp_path / "s/optimization_results.yaml").read_text()
