@@ -91,7 +91,8 @@ class ProcessLauncher(Launcher):
             _refuse(f"jobs={self.config.jobs}: give the number of trials to run at a time, at least 1")
         if self.config.trial_timeout is not None and self.config.trial_timeout <= 0:
             _refuse(f"trial_timeout={self.config.trial_timeout:g}: give seconds, more than 0, or null")
-        jobs = self._plan(job_overrides, initial_job_idx)
+        planned = self._plan(job_overrides, initial_job_idx)
+        jobs = list({job.record.folder: job for job in reversed(planned)}.values())[::-1]  # each trial once
         to_run = [job for job in jobs if job.standing not in (Standing.COMPLETED, None)]
         log.info("%s in %s, %d to run%s", _trials(len(jobs)), self._folder(), len(to_run), self._at_a_time(len(to_run)))
         common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
@@ -111,7 +112,7 @@ class ProcessLauncher(Launcher):
         if stopped is not None:
             self.hydra_context.callbacks.on_multirun_end(config=self.config, config_name=None)
             sys.exit(stopped)
-        return [self._job_return(job) for job in jobs]
+        return [self._job_return(job) for job in planned]
 
     def _folder(self) -> str:
         return os.path.relpath(self.config.hydra.sweep.dir)
@@ -120,9 +121,8 @@ class ProcessLauncher(Launcher):
         return f", {min(count, self.config.jobs)} at a time" if self.config.jobs > 1 and count > 1 else ""
 
     def _plan(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
-        """Compose all trials and look into their folders; a trial that occurs twice is planned once."""
-        jobs: dict[Path, Job] = {}
-        refused = []
+        """Compose all trials and look into their folders."""
+        jobs, refused = [], []
         for number, overrides in enumerate(job_overrides, first):
             job = self._job(number, list(overrides))
             try:
@@ -131,10 +131,10 @@ class ProcessLauncher(Launcher):
                 job.standing = None
             except OccupiedError as error:
                 refused.append(str(error))
-            jobs.setdefault(job.record.folder, job)
+            jobs.append(job)
         if refused:
             _refuse("\n".join(refused))
-        return list(jobs.values())
+        return jobs
 
     def _job(self, number: int, overrides: list[str]) -> Job:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
@@ -228,6 +228,8 @@ class _Run:
         job, slot, due = self.running.pop(process)
         self.free.append(slot)
         process.join()
+        if process.exitcode == 255:  # multiprocessing's answer when the fork server has died; the trial may live
+            _signal(process, signal.SIGKILL)
         record = job.record
         if interrupted:
             record.close_for_dead("interrupted", "Killed", "it did not end when interrupted", process.pid)
@@ -247,7 +249,8 @@ class _Run:
 
     def _interrupt(self) -> None:
         """Let the running trials end as interrupted; kill those that do not."""
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(signum, signal.SIG_IGN) for signum in signals]  # once is enough
         for process in self.running:
             _signal(process, signal.SIGINT)
         until = time.monotonic() + GRACE_SECONDS
@@ -258,7 +261,8 @@ class _Run:
                 if not ended:
                     _signal(process, signal.SIGKILL)
                 self._end(process, interrupted=True)
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in zip(signals, before, strict=True):
+            signal.signal(signum, handler)
 
 
 def _run_trial(payload: bytes, slot: Slot, label: str) -> None:

@@ -95,6 +95,12 @@ def test_fail_fast_stops_early(train: Train, tmp_path: Path, capsys: pytest.Capt
     assert "1 trial not run" in capsys.readouterr().out
 
 
+def test_a_trial_that_occurs_twice_is_run_once(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    study = train("-m", *SMALL, "seed=1,1")
+    assert len(list(study.glob("*/result.json"))) == 1
+    assert "1 trial in " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("bad", ["jobs=0", "trial_timeout=-1"])
 def test_bad_knobs_are_refused(train: Train, tmp_path: Path, bad: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
@@ -137,12 +143,12 @@ def command(tmp_path: Path, *overrides: str) -> list[str]:
 
 def wait_for_checkpoint(study: Path, process: subprocess.Popen[str]) -> None:
     """Wait until all trials of the study have one, and run."""
-    for _ in range(1200):
+    for _ in range(3000):
         assert process.poll() is None, process.communicate()
         if len(list(study.glob("*/checkpoints/last.ckpt"))) == 2:
             return
         time.sleep(0.1)
-    raise AssertionError("no checkpoint after two minutes")
+    raise AssertionError("no checkpoint after five minutes")
 
 
 def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(train: Train, tmp_path: Path) -> None:
@@ -163,12 +169,12 @@ def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(tr
     checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s/*/checkpoints/last.ckpt")}
 
     process = subprocess.Popen(arguments, **streams)  # type: ignore[call-overload]
-    for _ in range(1200):
+    for _ in range(3000):
         if all(r["attempts"] and r["status"] == "running" for r in records(tmp_path / "s").values()):
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert {record["status"] for record in records(tmp_path / "s").values()} == {"interrupted"}, output
@@ -182,7 +188,7 @@ def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(tr
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
     arguments = command(tmp_path, *devices, "epochs=2", "batch_size=8")
-    answer = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    answer = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     (folder,) = (tmp_path / "s").iterdir()
     record, result = (json.loads((folder / name).read_text()) for name in ("trial.json", "result.json"))
@@ -211,7 +217,7 @@ def installed(engine: str) -> pytest.MarkDecorator:
 )
 def test_other_launchers_fill_the_same_folders(overrides: list[str], tmp_path: Path, train: Train) -> None:
     arguments = command(tmp_path, "-m", TROUBLE, "+callbacks.trouble.kind=none,raise")
-    answer = subprocess.run([*arguments, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    answer = subprocess.run([*arguments, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert answer.returncode == 1, answer.stdout + answer.stderr
     statuses = {kind: record["status"] for kind, record in records(tmp_path / "s").items()}
     assert statuses == {"none": "completed", "raise": "failed"}
@@ -232,4 +238,4 @@ def test_optuna_searches_into_the_same_folders_and_past_a_failure(train: Train, 
     assert exit_info.value.code == 1
     found = [json.loads(path.read_text()) for path in tmp_path.glob("s/*/trial.json")]
     assert {record["parameters"]["lr"]: record["status"] for record in found} == {1e-3: "completed", 1e20: "failed"}
-    assert "lr: '0.001'" in (tmp_path / "s/optimization_results.yaml").read_text()
+    assert "lr: 0.001" in (tmp_path / "s/optimization_results.yaml").read_text()
