@@ -74,6 +74,11 @@ class Section:
         return [trial for trial in self.trials if trial.best is not None]
 
     @property
+    def best(self) -> Entry:
+        """The best trial; there must be one with a result."""
+        return next(trial for trial in self.trials if trial.best is not None)
+
+    @property
     def judged(self) -> list[Setting]:
         """Settings with a result, best first."""
         return [setting for setting in self.settings if setting.scores]

@@ -7,13 +7,13 @@ from typing import Any
 from cv_lab.report.findings import reason
 from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, deviation, label, mean, text
-from cv_lab.report.wording import figure, seconds, short, spread, whole
+from cv_lab.report.wording import clean, figure, seconds, short, spread, whole
 from cv_lab.study import seconds_per_percent
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text, and the number that it is sorted by, if any; `shade` in 0..1 tints it."""
+    """A cell's text, and the number that it is sorted by, if any; `shade` in 0..1 tints it, `hint` tells more."""
 
     text: str
     key: float | None = None
@@ -53,7 +53,7 @@ def trials_table(section: Section) -> Table:
     columns = [*names, "status", "best epoch", *metrics, "seconds", "note"]
     rows = []
     for trial in section.trials:
-        cells = [_value(trial.parameters.get(name)) for name in names] or []
+        cells = [_value(trial.parameters.get(name), trial.name) for name in names]
         cells += [Cell(trial.status), _plain(trial.figure("monitor", "epoch"))]
         cells += [Cell(figure(name, value := trial.metric(name)), value) for name in metrics]
         spent = trial.figure("seconds", "fit")
@@ -156,7 +156,7 @@ def csv_rows(trials: Iterable[Entry]) -> list[dict[str, Any]]:
             row |= {f"parameters_{name}": trial.figure("parameters", name) for name in ("trained", "total")}
         row |= {name: trial.record.get(name) for name in ("device", "git_commit", "start", "end")}
         row["error"] = reason(trial) if trial.status == "failed" else None
-        rows.append(row)
+        rows.append({clean(name): clean(v) if isinstance(v, str) else v for name, v in row.items()})
     return rows
 
 
@@ -205,8 +205,8 @@ def _metric_columns(section: Section) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _value(value: Any) -> Cell:
-    return Cell(text(value), number(value))
+def _value(value: Any, hint: str = "") -> Cell:
+    return Cell(text(value), number(value), hint=hint)
 
 
 def _plain(value: float | None) -> Cell:
