@@ -217,7 +217,7 @@ def caveats(section: Section) -> list[Finding]:
     if biased:
         words = "on the test set, which so picked the checkpoint too: the figures of the test are no unbiased estimate."
         found.append(Finding("biased", f"{_of(section, biased)} validated {words}", [t.name for t in biased]))
-    unfinished = [t for t in section.trials if t.status in ("running", "interrupted", "without result")]
+    unfinished = [t for t in section.trials if t.status in ("running", "interrupted", "killed", "without result")]
     if unfinished:
         words = "without a result (see the table), and without a part in what is said above."
         found.append(

@@ -132,7 +132,7 @@ def _classes(section: Section, notes: list[str]) -> list[tuple[str, tables.Table
         for name, values in pictures.per_class(trial, notes).items():
             if values:
                 found.setdefault(name, {})[section.label(trial)] = values
-    return [(name, tables.per_class_table(section, name, values)) for name, values in found.items()]
+    return tables.per_class_tables(found)
 
 
 def _failure(section: Section, trial: Entry) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cv_lab.report.read import Entry
-from cv_lab.study import varied
+from cv_lab.study import but_for_seed, varied
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,8 @@ def deviation(values: Sequence[float]) -> float | None:
 
 def _section(task: str, monitor: str, mode: str, trials: list[Entry]) -> Section:
     names = [name for name in varied(list(trials)) if name != "seed"] if len(trials) > 1 else []
-    groups: dict[tuple[str, ...], list[Entry]] = {}
-    for trial in trials:
-        groups.setdefault(tuple(str(trial.parameters.get(name)) for name in names), []).append(trial)
     settings = []
-    for members in groups.values():
+    for members in but_for_seed(trials):
         values = {name: members[0].parameters.get(name) for name in names}
         settings.append(Setting(values, label(values) or "the only setting", members))
     sign = 1 if mode == "max" else -1

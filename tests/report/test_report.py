@@ -5,18 +5,19 @@ import json
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from cv_lab import files
 from cv_lab.files import write_csv
 from cv_lab.report.page import write_report
-from tests.conftest import TINY
+from cv_lab.study import StudySummary
 from tests.report.folders import add_predictions, failed, make_trial
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +146,17 @@ def test_studies_of_one_trial_and_of_none_finished(tmp_path: Path) -> None:
     assert "1 of 5 epochs so far" in page
 
 
+def test_running_trial_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
+    folder = make_trial(tmp_path, "a", None, "running")
+    record = json.loads((folder / "trial.json").read_text())
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    record |= {"host": socket.gethostname(), "pid": child.pid, "pid_start": 1}
+    (folder / "trial.json").write_text(json.dumps(record))
+    _, markdown, _ = report(tmp_path)
+    assert "1 trial: 1 killed" in markdown
+
+
 def test_tasks_get_sections_of_their_own(tmp_path: Path) -> None:
     make_trial(tmp_path, "a", 0.5)
     for name, best in (("b", 0.4), ("c", 0.3)):
@@ -162,10 +174,14 @@ def test_tasks_get_sections_of_their_own(tmp_path: Path) -> None:
 
 def test_tables_of_classes_are_shown_whatever_their_figures(tmp_path: Path) -> None:
     folder = make_trial(tmp_path, "a", 0.5)
-    write_csv(folder / "predictions" / "classes.csv", [{"class": "cat", "AP": 0.25}, {"class": "dog", "AP": 0.75}])
+    write_csv(
+        folder / "predictions" / "classes.csv",
+        [{"class": "cat", "images": 9, "AP": 0.25}, {"class": "dog", "images": 8, "AP": 0.75}],
+    )
     _, markdown, _ = report(tmp_path)
     assert "### AP of each class" in markdown
-    assert markdown.index("| cat | 25.0 % |") < markdown.index("| dog | 75.0 % |")
+    assert markdown.index("| cat | 9 | 25.0 % |") < markdown.index("| dog | 8 | 75.0 % |")
+    assert "images of each class" not in markdown
 
 
 def test_cost_counts_the_pass_of_the_features(tmp_path: Path) -> None:
@@ -254,14 +270,12 @@ def test_damaged_files_are_told_and_left_out(tmp_path: Path, file: str, text: st
 
 def test_unexpected_values_inside_good_json_leave_the_rest_standing(tmp_path: Path) -> None:
     make_trial(tmp_path, "good", 0.5)
-    odd = {
-        "seconds": {"fit": 1, "epochs": "x"},
-        "findings": [None, {"kind": 3}],
-        "flops_per_image": "?",
-    }
-    make_trial(
-        tmp_path, "odd", 0.6, parameters={"lr": [1, {"a": None}], "seed": None}, metrics={"test/x/y": None}, **odd
-    )
+    values = {"lr": [1, {"a": None}], "seed": None}
+    odd = make_trial(tmp_path, "odd", 0.6, parameters=values, metrics={"test/x/y": float("nan")})
+    result = json.loads((odd / "result.json").read_text())
+    result |= {"findings": [None, {"kind": 3}], "flops_per_image": "?", "parameters": None}
+    result["seconds"]["epochs"] = "x"
+    (odd / "result.json").write_text(json.dumps(result))
     page, _, _ = report(tmp_path)
     assert "50.00 %" in page
     assert "60.00 %" in page
@@ -300,12 +314,14 @@ def test_what_is_no_study_is_refused(tmp_path: Path, kind: str) -> None:
         folder.mkdir()
     with pytest.raises(FileNotFoundError, match="give the folder"):
         write_report(folder)
-    answer = subprocess.run(
-        [sys.executable, "-m", "cv_lab.report", folder], cwd=ROOT, check=False, capture_output=True, text=True
-    )
+
+
+def test_command_names_what_is_no_study_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cv_lab.report", tmp_path / "absent"]
+    answer = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert answer.returncode == 1
     assert answer.stderr.startswith("error: ")
-    assert "Traceback" not in answer.stderr
+    assert answer.stderr.count("\n") == 1
 
 
 def run(study: Path) -> tuple[float, str]:
@@ -336,10 +352,13 @@ def test_thousand_trials_take_less_than_twenty_seconds(tmp_path: Path) -> None:
     assert spent < 20
 
 
-def test_multirun_ends_with_the_report(train: Callable[..., Path]) -> None:
-
-    study = train("-m", *TINY, "logger=none")
-    page = (study / "report.html").read_text()
-    assert "The one setting reaches val/accuracy" in page
-    assert (study / "report.md").exists()
-    assert (study / "trials.csv").read_text().count("\n") == 2
+def test_multirun_ends_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid(tmp_path)
+    with pytest.raises(SystemExit):  # since a trial failed
+        StudySummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert {"report.html", "report.md", "trials.csv"} <= {path.name for path in tmp_path.iterdir()}
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+    damage(tmp_path / "failing", "trial.json", "{")
+    with pytest.raises(ValueError, match="Expecting"):
+        StudySummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert "failing is left out" in (tmp_path / "report.md").read_text()
