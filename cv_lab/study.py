@@ -2,10 +2,11 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -31,6 +32,9 @@ class Trial:
             return -math.inf
         monitor = self.result["monitor"]
         return monitor["best"] if monitor["mode"] == "max" else -monitor["best"]
+
+
+AnyTrial = TypeVar("AnyTrial", bound=Trial)
 
 
 def read_trial(folder: Path) -> Trial:
@@ -59,9 +63,12 @@ class StudySummary(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from cv_lab.report.page import report_at_end  # which reads this module's trials
 
-        trials = read_trials(Path(config.hydra.sweep.dir))
-        print_table(trials)
-        report_at_end(Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            trials = read_trials(folder)
+            print_table(trials)
+        finally:  # the report passes over damaged files, which the table does not
+            report_at_end(folder)
         if any(trial.record["status"] == "failed" for trial in trials):
             sys.exit(1)
 
@@ -125,11 +132,16 @@ def print_table(trials: list[Trial]) -> None:
 
 def by_seed(trials: list[Trial]) -> list[list[Trial]]:
     """Completed trials in groups that differ in their seed alone, the group of the best mean first."""
-    groups: dict[str, list[Trial]] = {}
+    return sorted(but_for_seed(trials), key=lambda group: -fmean(trial.score for trial in group))
+
+
+def but_for_seed(trials: Sequence[AnyTrial]) -> list[list[AnyTrial]]:
+    """Trials of any status in groups that differ in their seed alone, in the order in which they come."""
+    groups: dict[str, list[AnyTrial]] = {}
     for trial in trials:
         others = {name: str(value) for name, value in trial.record["parameters"].items() if name != "seed"}
         groups.setdefault(str(sorted(others.items())), []).append(trial)
-    return sorted(groups.values(), key=lambda group: -fmean(trial.score for trial in group))
+    return list(groups.values())
 
 
 def figures(trials: list[Trial]) -> dict[str, str]:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from cv_lab.report.page import write_report
+from cv_lab.report.wording import clean
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     except FileNotFoundError as error:
         sys.exit(f"error: {error}")
     for note in report.notes:
-        print(note, file=sys.stderr)
+        print(clean(note), file=sys.stderr)
     page = study / "report.html"
     if page not in report.files:
         sys.exit(1)

@@ -217,7 +217,7 @@ def caveats(section: Section) -> list[Finding]:
     if biased:
         words = "on the test set, which so picked the checkpoint too: the figures of the test are no unbiased estimate."
         found.append(Finding("biased", f"{_of(section, biased)} validated {words}", [t.name for t in biased]))
-    unfinished = [t for t in section.trials if t.status in ("running", "interrupted", "without result")]
+    unfinished = [t for t in section.trials if t.status in ("running", "interrupted", "killed", "without result")]
     if unfinished:
         words = "without a result (see the table), and without a part in what is said above."
         found.append(
@@ -423,10 +423,8 @@ def _underfitted(section: Section, trial: Entry) -> str | None:
     name = f"train/{section.metric}"
     if trial.best is None or section.mode != "max" or not is_share(name):
         return None
-    finals = {t.name: t.curve(name)[-1][1] for t in section.finished if t.curve(name)}
-    top = section.finished[0]
-    own, best = finals.get(trial.name), finals.get(top.name)
-    if own is None or best is None or own >= UNDERFITTED * best:
+    own, best = (next((row[name] for row in t.epochs[-1:] if name in row), None) for t in (trial, section.best))
+    if own is None or best is None or not own < UNDERFITTED * best:
         return None
     return f"{name} is only {figure(name, own)} in its last epoch, that of the best trial {figure(name, best)}"
 

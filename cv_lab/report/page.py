@@ -16,7 +16,7 @@ from cv_lab.report import figures, pictures, tables
 from cv_lab.report.findings import WARNINGS, findings, reason
 from cv_lab.report.read import FIGURES, Entry, Study, read_study
 from cv_lab.report.sections import Section, sections
-from cv_lab.report.wording import count, slug
+from cv_lab.report.wording import clean, count, slug
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def report_at_end(folder: Path) -> None:
     except Exception as error:
         print(f"no report: {type(error).__name__}: {error}", file=sys.stderr)
         return
-    print(*report.notes, *report.files[-1:], sep="\n")
+    print(*map(clean, report.notes), *report.files[-1:], sep="\n")
 
 
 def write_report(folder: Path) -> Report:
@@ -59,11 +59,11 @@ def write_report(folder: Path) -> Report:
     write(folder / "trials.csv", lambda path: write_csv(path, tables.csv_rows(study.trials)))
     for part in parts:
         for figure in part["figures"]:
-            picture = _clean(figure.svg())
+            picture = clean(figure.svg())
             write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
     content = {"title": folder.resolve().name, "facts": _facts(study), "sections": parts, "warnings": WARNINGS}
     for name, template in (("report.md", "page.md.jinja"), ("report.html", "page.html.jinja")):
-        page = _clean(_render(template, {**content, "notes": notes}))
+        page = clean(_render(template, {**content, "notes": notes}))
         write(folder / name, partial(write_text, text=page))
     return Report(files, notes)
 
@@ -132,7 +132,7 @@ def _classes(section: Section, notes: list[str]) -> list[tuple[str, tables.Table
         for name, values in pictures.per_class(trial, notes).items():
             if values:
                 found.setdefault(name, {})[section.label(trial)] = values
-    return [(name, tables.per_class_table(section, name, values)) for name, values in found.items()]
+    return tables.per_class_tables(found)
 
 
 def _failure(section: Section, trial: Entry) -> dict[str, str]:
@@ -187,8 +187,3 @@ def _render(template: str, content: dict[str, Any]) -> str:
 def _markdown(value: object) -> str:
     """Text with everything that Markdown or its tables would take for markup escaped, in one line."""
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(str(value).split()))
-
-
-def _clean(words: str) -> str:
-    """Without what UTF-8 or XML cannot hold: names of folders may hold any bytes."""
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "�", words).encode("utf-8", "replace").decode()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cv_lab.files import read_json
-from cv_lab.record import SCHEMA
+from cv_lab.record import SCHEMA, is_alive
 from cv_lab.study import Trial
 
 FIGURES = "figures"  # in a study's folder; the others are trials
@@ -29,8 +29,10 @@ class Entry(Trial):
 
     @property
     def status(self) -> str:
-        """As recorded, except that a completed trial without a readable result is "without result"."""
+        """As recorded, except that one whose process is gone was "killed", and one completed may lack its result."""
         status = self.record["status"]
+        if status == "running" and {"host", "pid", "pid_start"} <= self.record.keys() and not is_alive(self.record):
+            return "killed"
         return "without result" if status == "completed" and self.result is None else status
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cv_lab.report.read import Entry
-from cv_lab.study import varied
+from cv_lab.study import but_for_seed, varied
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Section:
         return [trial for trial in self.trials if trial.best is not None]
 
     @property
+    def best(self) -> Entry:
+        """The best trial; there must be one with a result."""
+        return next(trial for trial in self.trials if trial.best is not None)
+
+    @property
     def judged(self) -> list[Setting]:
         """Settings with a result, best first."""
         return [setting for setting in self.settings if setting.scores]
@@ -125,11 +130,8 @@ def deviation(values: Sequence[float]) -> float | None:
 
 def _section(task: str, monitor: str, mode: str, trials: list[Entry]) -> Section:
     names = [name for name in varied(list(trials)) if name != "seed"] if len(trials) > 1 else []
-    groups: dict[tuple[str, ...], list[Entry]] = {}
-    for trial in trials:
-        groups.setdefault(tuple(str(trial.parameters.get(name)) for name in names), []).append(trial)
     settings = []
-    for members in groups.values():
+    for members in but_for_seed(trials):
         values = {name: members[0].parameters.get(name) for name in names}
         settings.append(Setting(values, label(values) or "the only setting", members))
     sign = 1 if mode == "max" else -1

@@ -7,13 +7,13 @@ from typing import Any
 from cv_lab.report.findings import reason
 from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, deviation, label, mean, text
-from cv_lab.report.wording import figure, seconds, short, spread, whole
+from cv_lab.report.wording import clean, figure, seconds, short, spread, whole
 from cv_lab.study import seconds_per_percent
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text, and the number that it is sorted by, if any; `shade` in 0..1 tints it."""
+    """A cell's text, and the number that it is sorted by, if any; `shade` in 0..1 tints it, `hint` tells more."""
 
     text: str
     key: float | None = None
@@ -53,7 +53,7 @@ def trials_table(section: Section) -> Table:
     columns = [*names, "status", "best epoch", *metrics, "seconds", "note"]
     rows = []
     for trial in section.trials:
-        cells = [_value(trial.parameters.get(name)) for name in names] or []
+        cells = [_value(trial.parameters.get(name), trial.name) for name in names]
         cells += [Cell(trial.status), _plain(trial.figure("monitor", "epoch"))]
         cells += [Cell(figure(name, value := trial.metric(name)), value) for name in metrics]
         spent = trial.figure("seconds", "fit")
@@ -96,17 +96,13 @@ def cost_table(section: Section) -> Table:
     rows = []
     for trial in section.finished:
         epochs = [n for e in (trial.result or {})["seconds"].get("epochs") or [] if (n := number(e)) is not None]
-        each, spent, per_cent = mean(epochs), trial.figure("seconds", "fit"), seconds_per_percent(trial)
         extra = trial.figure("seconds", "features")
-        with_features = None
-        if per_cent is not None and extra is not None and spent:
-            with_features = per_cent * (spent + extra) / spent
         figures = (
-            (each, seconds),
-            (spent, seconds),
+            (mean(epochs), seconds),
+            (trial.figure("seconds", "fit"), seconds),
             (extra, seconds),
-            (per_cent, seconds),
-            (with_features, seconds),
+            (seconds_per_percent(trial), seconds),
+            (None if extra is None else seconds_per_percent(trial, with_features=True), seconds),
             (trial.figure("images_per_second"), whole),
             (trial.figure("parameters", "trained"), short),
             (trial.figure("parameters", "total"), short),
@@ -131,7 +127,7 @@ def note(section: Section, trial: Entry) -> str:
     """What the table says of a trial beside its figures."""
     if trial.status == "failed":
         return reason(trial)
-    if trial.status in ("running", "interrupted") and trial.epochs:
+    if trial.status in ("running", "interrupted", "killed") and trial.epochs:
         last = trial.epochs[-1]
         total = trial.parameters.get("epochs")
         value = last.get(section.monitor)
@@ -156,7 +152,7 @@ def csv_rows(trials: Iterable[Entry]) -> list[dict[str, Any]]:
             row |= {f"parameters_{name}": trial.figure("parameters", name) for name in ("trained", "total")}
         row |= {name: trial.record.get(name) for name in ("device", "git_commit", "start", "end")}
         row["error"] = reason(trial) if trial.status == "failed" else None
-        rows.append(row)
+        rows.append({clean(name): clean(v) if isinstance(v, str) else v for name, v in row.items()})
     return rows
 
 
@@ -167,34 +163,46 @@ def shared(trials: Sequence[Entry]) -> str:
     return label({name: value for name, value in same.items() if name != "task"})
 
 
-def per_class_table(section: Section, name: str, values: dict[str, dict[str, float]]) -> Table:
-    """One figure of every class, a column for each setting, lowest of the first column first.
+def per_class_tables(found: dict[str, dict[str, dict[str, float]]]) -> list[tuple[str, Table]]:
+    """For each figure a table with a row for each class and a column for each setting.
+
+    The class that does worst in the first setting stands first. What is a count and the same in all settings, such as
+    the class's images, becomes a column of every table.
 
     Args:
-        section: of the report.
-        name: of the figure, such as "iou".
-        values: by setting, then by class.
+        found: values by class, by setting, by name of the figure.
     """
-    classes = list(dict.fromkeys(c for column in values.values() for c in column))
-    first = next(iter(values.values()))
-    classes.sort(key=lambda c: first.get(c, -1.0))
-    every = [v for column in values.values() for v in column.values()]
-    share = all(0 <= v <= 1 for v in every)
-    rows = [
-        [
-            Cell(c),
-            *(
-                Cell(
-                    "" if (v := column.get(c)) is None else f"{100 * v:.1f} %" if share else f"{v:g}",
-                    v,
-                    v if share else None,
-                )
-                for column in values.values()
-            ),
+    same = {
+        name: next(iter(settings.values()))
+        for name, settings in found.items()
+        if len({str(sorted(values.items())) for values in settings.values()}) == 1
+        and any(value > 1 for values in settings.values() for value in values.values())
+    }
+    tables = []
+    for name, settings in found.items():
+        if name in same and len(same) < len(found):
+            continue
+        first = next(iter(settings.values()))
+        classes = list(dict.fromkeys(c for values in settings.values() for c in values))
+        classes.sort(key=lambda c: first.get(c, -1.0))
+        share = all(0 <= value <= 1 for values in settings.values() for value in values.values())
+        extra = {key: values for key, values in same.items() if key != name}
+        rows = [
+            [
+                Cell(c),
+                *(Cell(f"{values[c]:,g}" if c in values else "", values.get(c)) for values in extra.values()),
+                *(_of_class(values.get(c), share) for values in settings.values()),
+            ]
+            for c in classes
         ]
-        for c in classes
-    ]
-    return Table([f"{name} of class", *values], rows)
+        tables.append((name, Table(["class", *extra, *settings], rows)))
+    return tables
+
+
+def _of_class(value: float | None, share: bool) -> Cell:
+    if value is None:
+        return Cell("")
+    return Cell(f"{100 * value:.1f} %", value, shade=value) if share else Cell(f"{value:g}", value)
 
 
 def _metric_columns(section: Section) -> list[str]:
@@ -205,8 +213,8 @@ def _metric_columns(section: Section) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _value(value: Any) -> Cell:
-    return Cell(text(value), number(value))
+def _value(value: Any, hint: str = "") -> Cell:
+    return Cell(text(value), number(value), hint=hint)
 
 
 def _plain(value: float | None) -> Cell:

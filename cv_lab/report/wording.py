@@ -1,5 +1,6 @@
 """Figures and lists in words."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -64,3 +65,8 @@ def count(n: int, noun: str) -> str:
 def slug(name: str) -> str:
     """A name as part of a file name and an anchor."""
     return "".join(c if c.isalnum() and c.isascii() else "-" for c in name)[:40] or "-"
+
+
+def clean(words: str) -> str:
+    """Without what neither UTF-8 nor XML can hold: names of folders may hold any bytes."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "�", words).encode("utf-8", "replace").decode()

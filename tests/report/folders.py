@@ -62,6 +62,9 @@ def make_trial(
         "start": "2026-01-02T03:04:05+00:00",
         "end": None if status == "running" else "2026-01-02T03:05:05+00:00",
         "name": name,
+        "host": "elsewhere",  # where nobody can tell whether the process is alive
+        "pid": 1,
+        "pid_start": 1,
         "parameters": PARAMETERS | (parameters or {}),
         "device": "a processor",
         "git_commit": "0123456789abcdef",
