@@ -50,6 +50,7 @@ class TrainConfig:
     batch_size: int = MISSING
     weight_decay: float = MISSING
     label_smoothing: float = MISSING
+    weights: str = MISSING
     precision: str = MISSING
     seed: int = MISSING
     weights: str = MISSING
