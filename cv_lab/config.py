@@ -50,7 +50,6 @@ class TrainConfig:
     batch_size: int = MISSING
     weight_decay: float = MISSING
     label_smoothing: float = MISSING
-    weights: str = MISSING
     precision: str = MISSING
     seed: int = MISSING
     weights: str = MISSING

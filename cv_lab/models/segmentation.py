@@ -156,8 +156,9 @@ class SmpSegmenter(Segmenter):
 
         # timm renames what it cuts out for features; given the whole network's weights, it renames them alike.
         whole = timm.create_model(self.name)
-        heads = whole.pretrained_cfg["classifier"]
-        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        config = timm.get_pretrained_cfg(self.name)
+        assert config is not None
+        heads = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
         fit_state_dict(whole, _keep_head(whole, state, *(f"{head}." for head in heads)), source)
         donor = get_encoder(
             f"tu-{self.name}",
@@ -198,14 +199,14 @@ class TorchvisionSegmentationNetwork(NamedNetwork):
         )
 
     def published(self) -> Preprocessing:
-        preset = torchvision.models.get_model_weights(self.name).DEFAULT.transforms()  # type: ignore[attr-defined]
+        preset = torchvision.models.get_model_weights(self.name).DEFAULT.transforms()
         return Preprocessing(tuple(preset.mean), tuple(preset.std))
 
     def fixed_size(self) -> bool:
         return False
 
     def download(self) -> dict[str, Tensor]:
-        weights = torchvision.models.get_model_weights(self.name).DEFAULT  # type: ignore[attr-defined]
+        weights = torchvision.models.get_model_weights(self.name).DEFAULT
         state = weights.get_state_dict(check_hash=True)
         return {f"network.{key}": value for key, value in state.items() if not key.startswith("aux_classifier.")}
 
