@@ -12,6 +12,7 @@ from PIL import Image
 
 from cv_lab.data.coco_semantic import CocoSemantic
 from cv_lab.data.mask_folder import MaskFolder
+from cv_lab.data.oxford_pet_trimaps import OxfordPetTrimaps
 from cv_lab.data.shapes import Shapes
 from cv_lab.data.voc import CLASSES, Voc
 from tests.conftest import need
@@ -247,3 +248,22 @@ def test_camvid_has_its_eleven_classes() -> None:
     assert data.train is not None
     assert (len(data.train), len(data.test)) == (367, 101)
     assert (data.train.class_counts() > 0).all()
+
+
+def test_trimaps_become_two_classes_and_an_unlabelled_border(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "oxford-iiit-pet"
+    for number in range(4):
+        write_image(folder / f"images/cat_{number}.jpg", 12, 12)
+    for number in range(3):
+        write_mask(folder / f"annotations/trimaps/cat_{number}.png", np.repeat([[1], [2], [3]], 4, 0).repeat(12, 1))
+    lines = "".join(f"cat_{number} 1 1 1\n" for number in range(4))
+    for name in ("trainval", "test"):
+        (folder / f"annotations/{name}.txt").write_text(lines)
+    data = OxfordPetTrimaps(str(tmp_path), image_size=(12, 12), validation="test")
+    data.prepare_data()
+    with caplog.at_level(logging.WARNING):
+        data.setup()
+    assert data.train is not None
+    assert data.train.masks is not None
+    assert data.train.masks[0, :, 0].tolist() == [1] * 4 + [0] * 4 + [255] * 4
+    assert "1 of 4 images have no trimap" in caplog.text
