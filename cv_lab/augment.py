@@ -1,16 +1,23 @@
 """Augmentation of whole batches on the device, with a draw of its own for every sample.
 
 `torchvision.transforms.v2` applied to a batch draws one crop for the whole batch, and applied sample by sample costs
-more than a small network's step; crop and flip are therefore written for batches here. Each transform takes and
-returns a batch: a dict with "image", uint8 (N, C, H, W), and "label", int64 (N,).
+more than a small network's step; what is common is therefore written for batches here. Each transform takes and
+returns a batch: a dict with "image", uint8 or float (N, C, H, W) in 0..255, "label", int64 (N,), and, where pixels
+have classes, "mask", uint8 (N, H, W). What moves pixels moves image and mask alike, without interpolating masks;
+pixels of which the image shows nothing are labelled 255, which no loss and no metric counts.
 """
 
+import math
 from collections.abc import Callable
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
+
+from cv_lab.losses import IGNORE
 
 Batch = dict[str, Tensor]
 Transform = Callable[[Batch], Batch]
@@ -42,11 +49,18 @@ class RandomCrop:
         images = batch["image"]
         n, _, height, width = images.shape
         pad = round(self.padding * height)
-        padded = nn.functional.pad(images, (pad, pad, pad, pad))
-        # A view in which [i, :, y, x] is the window of image i whose corner is (y, x); indexing it copies once.
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         y, x = torch.randint(0, 2 * pad + 1, (2, n), device=images.device)
-        return {**batch, "image": windows[torch.arange(n, device=images.device), :, y, x]}
+
+        def crop(pixels: Tensor, fill: int) -> Tensor:
+            padded = F.pad(pixels, (pad, pad, pad, pad), value=fill)
+            # A view in which [i, :, y, x] is the window of image i whose corner is (y, x); indexing it copies once.
+            windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+            return windows[torch.arange(n, device=images.device), :, y, x]
+
+        batch = {**batch, "image": crop(images, 0)}
+        if "mask" in batch:
+            batch["mask"] = crop(batch["mask"][:, None], IGNORE)[:, 0]
+        return batch
 
 
 class RandomHorizontalFlip:
@@ -56,20 +70,99 @@ class RandomHorizontalFlip:
         self.p = p
 
     def __call__(self, batch: Batch) -> Batch:
-        images = batch["image"].clone()
-        chosen = torch.rand(len(images), device=images.device) < self.p
-        images[chosen] = images[chosen].flip(-1)
-        return {**batch, "image": images}
+        chosen = torch.rand(len(batch["image"]), device=batch["image"].device) < self.p
+
+        def flip(pixels: Tensor) -> Tensor:
+            pixels = pixels.clone()
+            pixels[chosen] = pixels[chosen].flip(-1)
+            return pixels
+
+        return {**batch, **{name: flip(batch[name]) for name in ("image", "mask") if name in batch}}
+
+
+class RandomResizedCrop:
+    """Cut out a random window and scale it to the old size, as `torchvision.transforms.RandomResizedCrop` does.
+
+    Images are interpolated bilinearly, masks take the nearest pixel. Windows larger than the image show
+    black, unlabelled pixels around it.
+
+    Args:
+        scale: range of the window's area as a share of the image's; may exceed 1.
+        ratio: range of the factor by which the window's aspect ratio differs from the image's.
+    """
+
+    def __init__(self, scale: tuple[float, float] = (0.25, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
+        self.scale, self.ratio = scale, ratio
+
+    def __call__(self, batch: Batch) -> Batch:
+        images = batch["image"]
+        n, device = len(images), images.device
+
+        def uniform(low: float, high: float) -> Tensor:
+            return torch.empty(n, device=device).uniform_(low, high)
+
+        area, stretch = uniform(*self.scale), uniform(*map(math.log, self.ratio)).exp().sqrt()
+        longest = max(1.0, math.sqrt(self.scale[1]))
+        width = (area.sqrt() * stretch).clamp(max=longest)  # as a share of the image's
+        height = (area.sqrt() / stretch).clamp(max=longest)
+        # A window within the image lies anywhere in it; along an axis that it exceeds, it contains the image.
+        x, y = ((1 - side).abs() * uniform(-1, 1) for side in (width, height))
+        zero = torch.zeros_like(x)
+        theta = torch.stack([torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
+        grid = F.affine_grid(theta, [n, 1, *images.shape[2:]], align_corners=False)
+        batch = {**batch, "image": F.grid_sample(images.float(), grid, align_corners=False)}
+        if "mask" in batch:
+            # Zeros come in from outside: labels are shifted so that the unlabelled ones are 0 meanwhile.
+            shifted = (batch["mask"][:, None] + 1).float()  # uint8: 255 becomes 0
+            moved = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)
+            batch["mask"] = moved[:, 0].to(torch.uint8) - 1
+        return batch
+
+
+class ColourJitter:
+    """Change brightness, contrast and saturation of each image by random factors around 1.
+
+    Args:
+        brightness: the factor lies in 1 - b to 1 + b; 0 leaves it out.
+        contrast: likewise, around the mean grey of the image.
+        saturation: likewise, around the grey of each pixel.
+    """
+
+    def __init__(self, brightness: float = 0.3, contrast: float = 0.3, saturation: float = 0.3) -> None:
+        self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
+
+    def __call__(self, batch: Batch) -> Batch:
+        images = batch["image"].float()
+        n, device = len(images), images.device
+        # All three at once: image = b (c (s (x - grey) + grey) + (1 - c) mean).
+        b, c, s = (
+            1 + strength * torch.empty(n, 1, 1, 1, device=device).uniform_(-1, 1)
+            for strength in (self.brightness, self.contrast, self.saturation)
+        )
+        grey = (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        mean = grey.mean((2, 3), keepdim=True)
+        changed = (b * c * s) * images + (b * c * (1 - s)) * grey + b * (1 - c) * mean
+        return {**batch, "image": changed.clamp_(0, 255)}
 
 
 class PerImage:
-    """Apply a torchvision transform that draws once a call, such as `TrivialAugmentWide`, to every image by itself."""
+    """Apply a torchvision transform that draws once a call, such as `TrivialAugmentWide`, to every image by itself.
 
-    def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
+    Masks go through it with their images; transforms that take none, such as `TrivialAugmentWide`, raise a TypeError.
+    """
+
+    def __init__(self, transform: Callable[..., Tensor]) -> None:
         self.transform = transform
 
     def __call__(self, batch: Batch) -> Batch:
-        return {**batch, "image": torch.stack([self.transform(image) for image in batch["image"]])}
+        if "mask" not in batch:
+            return {**batch, "image": torch.stack([self.transform(image) for image in batch["image"]])}
+        pairs = [
+            self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            for image, mask in zip(batch["image"], batch["mask"], strict=True)
+        ]
+        images, masks = zip(*pairs, strict=True)
+        return {**batch, "image": torch.stack(images), "mask": torch.stack(masks)}
 
 
 class Mix:

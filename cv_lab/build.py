@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from cv_lab.losses import CrossEntropy
 from cv_lab.models.backbones import NamedNetwork
 from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
 from cv_lab.tasks.base import Task
@@ -33,6 +34,9 @@ def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = Tr
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
     )
+    for loss in task.modules():
+        if isinstance(loss, CrossEntropy):
+            loss.make_room(len(classes))
     if isinstance(model, NamedNetwork):
         task.preprocessing = model.preprocessing
     # A checkpoint may be loaded from another folder.

@@ -263,6 +263,63 @@ def overlay(image: Pixels, mask: NDArray[np.integer], colors: Pixels, alpha: flo
     return result
 
 
+def mask_palette(classes: Sequence[str], background: int | None = None) -> Pixels:
+    """:func:`palette` for the classes of masks, with a dark grey for the background, if there is one."""
+    if background is None:
+        return palette(len(classes))
+    return np.insert(palette(len(classes) - 1), background, (70, 70, 70), axis=0)
+
+
+def segmentation_row(
+    image: Pixels,
+    truth: NDArray[np.integer],
+    predicted: NDArray[np.integer],
+    colors: Pixels,
+    title: str,
+    size: int = 160,
+    ignore: int = 255,
+) -> Image.Image:
+    """An image beside its true mask, its predicted mask, and its wrong pixels in red on grey.
+
+    Args:
+        image: uint8 (H, W, 3).
+        truth: class of each pixel, int (H, W); pixels labelled `ignore` show the bare image and are never wrong.
+        predicted: likewise.
+        colors: uint8 (K, 3), as from :func:`mask_palette`.
+        title: above the row.
+        size: longer side of each of the four pictures in pixels.
+        ignore: label of pixels that belong to no class.
+    """
+    grey = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
+    wrong = np.where((truth != predicted) & (truth != ignore), 0, 1)
+    panels = [
+        image,
+        overlay(image, truth, colors, 0.65, ignore),
+        overlay(image, predicted, colors, 0.65, ignore),
+        overlay(grey, wrong, np.array([WRONG], np.uint8), 0.7, ignore=1),
+    ]
+    photos = [_fit(Image.fromarray(panel), size) for panel in panels]
+    font = _font(max(10, size / 11))
+    line, gap = round(font.size * 1.35), max(2, size // 40)
+    width, height = photos[0].size
+    row = Image.new("RGB", (4 * width + 3 * gap, height + line), GROUND)
+    ImageDraw.Draw(row).text((0, line // 2), _shorten(title, font, row.width), fill=INK, font=font, anchor="lm")
+    for column, photo in enumerate(photos):
+        row.paste(photo, (column * (width + gap), line))
+    return row
+
+
+def stack(pictures: Sequence[Image.Image], gap: int = 12) -> Image.Image:
+    """Pictures below each other on a white ground, flush left."""
+    width, height = max(p.width for p in pictures), sum(p.height + gap for p in pictures) + gap
+    column = Image.new("RGB", (width + 2 * gap, height), GROUND)
+    y = gap
+    for picture in pictures:
+        column.paste(picture, (gap, y))
+        y += picture.height + gap
+    return column
+
+
 def legend(classes: Sequence[str], colors: Pixels, width: int = 800) -> Image.Image:
     """Coloured squares with the classes' names, side by side, wrapped to `width` pixels."""
     if len(colors) < len(classes):

@@ -23,6 +23,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from cv_lab.build import build_task
+from cv_lab.callbacks.class_shares import ClassShares
+from cv_lab.callbacks.diagnostics import Diagnostics
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
@@ -110,12 +112,15 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # what is frozen shall be
     seed_everything(config.seed, verbose=False)
     data: ImageData = instantiate(config.data)
+    kind: type[Task] = get_class(config.task._target_)
+    data.choose_target(kind.target, kind.__name__)
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
     task = build_task(config, data.classes)
     data.preprocessing = task.preprocessing
 
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
+    diagnostics = Diagnostics(history)
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last = record.last_checkpoint
     chosen = [*instantiate(config.callbacks).values(), instantiate(config.pictures)]
@@ -123,9 +128,9 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
         precision=resolve_precision(config.precision),
         logger=_logger(config, last, standing),
         plugins=[AtomicCheckpointIO()],
-        callbacks=[ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing, StayStopped()]
+        callbacks=[ClassShares(record.folder), ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing, StayStopped()]
         + [_bind(callback, task) for callback in chosen if callback is not None]
-        + [history, best_checkpoint, last_checkpoint],
+        + [history, diagnostics, best_checkpoint, last_checkpoint],
     )
     if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ValueError(
@@ -170,6 +175,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
         },
         "metrics": best,
         "last": history.rows[-1],
+        "findings": diagnostics.findings,
         "images": sizes,
         "seconds": {"fit": timing.fit_seconds, "epochs": timing.epoch_seconds},
         "images_per_second": timing.images / timing.train_seconds,

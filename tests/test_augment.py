@@ -1,9 +1,10 @@
 """Batched augmentation draws what torchvision draws, for each sample by itself."""
 
+import pytest
 import torch
 from torchvision.transforms import v2
 
-from cv_lab.augment import Mix, PerImage, RandomCrop, RandomHorizontalFlip
+from cv_lab.augment import ColourJitter, Mix, PerImage, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Transform
 
 
 def coordinates(count: int, size: int = 8) -> torch.Tensor:
@@ -66,3 +67,77 @@ def test_mix_keeps_label_mass_and_class() -> None:
         batch = mix({"image": coordinates(10), "label": labels})
         assert torch.allclose(batch["soft_label"].sum(1), torch.ones(10))
         assert torch.equal(batch["label"], labels)
+
+
+# Images together with masks.
+
+
+def blocks(count: int, size: int = 32) -> dict[str, torch.Tensor]:
+    """Images of flat blocks whose red value, ten times the class, tells the mask; no class is 0."""
+    torch.manual_seed(0)
+    mask = torch.randint(1, 20, (count, size // 8, size // 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    image = torch.stack([mask * 10, mask * 0, mask * 0], 1).to(torch.uint8)
+    return {"image": image, "mask": mask.to(torch.uint8), "label": torch.zeros(count, dtype=torch.long)}
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        RandomCrop(0.25),
+        RandomHorizontalFlip(),
+        RandomResizedCrop((0.3, 1.0)),
+        RandomResizedCrop((0.5, 2.0)),
+        PerImage(v2.RandomAffine(10, (0.2, 0.2))),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_image_and_mask_move_together_and_masks_are_not_interpolated(transform: Transform) -> None:
+    before = blocks(64)
+    after = transform(before)
+    image, mask = after["image"], after["mask"]
+    assert mask.dtype == torch.uint8
+    assert set(mask.unique().tolist()) <= {*range(1, 20), 255, 0}  # no new class arises between two
+    # Within blocks, where the bilinear image is exact, pixel and label still belong together.
+    same = (mask[:, 1:-1, 1:-1] == mask[:, :-2, 1:-1]) & (mask[:, 1:-1, 1:-1] == mask[:, 2:, 1:-1])
+    same &= (mask[:, 1:-1, 1:-1] == mask[:, 1:-1, :-2]) & (mask[:, 1:-1, 1:-1] == mask[:, 1:-1, 2:])
+    inside = same & (mask[:, 1:-1, 1:-1] != 255)
+    red = image[:, 0, 1:-1, 1:-1].float()[inside] / 10
+    assert inside.float().mean() > 0.2
+    assert (red - mask[:, 1:-1, 1:-1][inside]).abs().quantile(0.98) < 0.05
+    assert not torch.equal(mask, before["mask"])
+    assert len({m.numpy().tobytes() for m in mask}) > 60 or isinstance(transform, RandomHorizontalFlip)
+
+
+def test_resized_crops_have_the_scales_of_torchvisions() -> None:
+    torch.manual_seed(0)
+    count, size = 2_000, 32
+    columns = torch.arange(size).float().expand(count, 3, size, size) * 4
+    ours = RandomResizedCrop((0.3, 1.0))({"image": columns})["image"][:, 0]
+    reference = v2.RandomResizedCrop(size, (0.3, 1.0), antialias=True)
+    theirs = torch.stack([reference(image) for image in columns[:1000]])[:, 0]
+    # The slope along the middle row is the window's width as a share of the image's.
+    widths = [(crops[:, 16, 24] - crops[:, 16, 8]) / 16 / 4 for crops in (ours, theirs)]
+    for q in (0.1, 0.5, 0.9):
+        assert abs(widths[0].quantile(q) - widths[1].quantile(q)) < 0.04
+
+
+def test_what_a_crop_shows_beyond_the_image_is_unlabelled() -> None:
+    after = RandomResizedCrop((3.9, 4.0), (1.0, 1.0))(blocks(16))
+    assert 0.7 < (after["mask"] == 255).float().mean() < 0.8
+    assert torch.all(RandomCrop(0.5)(blocks(64))["mask"].flatten(1).eq(255).any(1).float().mean() > 0.8)
+
+
+def test_colours_change_within_range_and_masks_do_not() -> None:
+    before = blocks(32)
+    after = ColourJitter(0.5, 0.5, 0.5)(before)
+    assert torch.equal(after["mask"], before["mask"])
+    assert after["image"].min() >= 0
+    assert after["image"].max() <= 255
+    assert len({round(value.item(), 2) for value in after["image"].mean((1, 2, 3))}) > 28
+    unchanged = ColourJitter(0, 0, 0)(before)["image"]
+    assert torch.allclose(unchanged, before["image"].float(), atol=1e-3)
+
+
+def test_a_transform_for_images_only_refuses_masks() -> None:
+    with pytest.raises(TypeError, match="Mask"):
+        PerImage(v2.TrivialAugmentWide())(blocks(2))

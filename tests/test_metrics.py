@@ -2,9 +2,24 @@
 
 import pytest
 import torch
-from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1Score, MulticlassRecall
+from torchmetrics.classification import (
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassJaccardIndex,
+    MulticlassRecall,
+)
 
-from cv_lab.metrics import ConfusionMatrix, MeanLoss, accuracy, class_accuracy, f1
+from cv_lab.metrics import (
+    ConfusionMatrix,
+    MeanLoss,
+    accuracy,
+    class_accuracy,
+    classes_of,
+    f1,
+    frequency_weighted_iou,
+    iou,
+    mean_iou,
+)
 
 
 def test_confusion_matrix_equals_torchmetrics_and_leaves_out_ignored() -> None:
@@ -34,3 +49,36 @@ def test_mean_loss_weighs_batches_by_their_samples() -> None:
     loss.update(torch.tensor(1.0), 30)
     loss.update(torch.tensor(4.0), 10)
     assert loss.compute().item() == pytest.approx(1.75)
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_iou_equals_torchmetrics_over_a_whole_split(absent: bool) -> None:
+    torch.manual_seed(0)
+    classes, ours = 6, ConfusionMatrix(6, ignore_index=255)
+    theirs = {a: MulticlassJaccardIndex(6, average=a, ignore_index=255) for a in (None, "macro", "weighted")}
+    for _ in range(4):
+        predicted, truth = torch.randint(0, classes - absent, (2, 3, 16, 16))
+        truth[torch.rand(truth.shape) < 0.1] = 255
+        ours.update(predicted, truth)
+        for metric in theirs.values():
+            metric.update(predicted, truth)
+    counts = ours.compute()
+    assert torch.allclose(iou(counts).nan_to_num(), theirs[None].compute(), atol=1e-6)
+    assert mean_iou(counts).item() == pytest.approx(theirs["macro"].compute().item(), abs=1e-6)
+    assert frequency_weighted_iou(counts).item() == pytest.approx(theirs["weighted"].compute().item(), abs=1e-6)
+    assert iou(counts)[-1].isnan().item() == absent
+
+
+def test_mean_iou_leaves_out_absent_classes_and_the_background() -> None:
+    counts = torch.tensor([[6, 2, 0], [0, 2, 0], [0, 0, 0]])  # the last class is nowhere
+    assert mean_iou(counts).item() == pytest.approx((6 / 8 + 2 / 4) / 2)
+    assert mean_iou(counts, without=0).item() == pytest.approx(2 / 4)
+    predicted = torch.tensor([[6, 2, 1], [0, 2, 0], [0, 0, 0]])  # predicted where it is not: its IoU is 0
+    assert mean_iou(predicted, without=0).item() == pytest.approx((2 / 4 + 0) / 2)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_classes_of_is_argmax(memory_format: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 8, 8).contiguous(memory_format=memory_format)
+    assert torch.equal(classes_of(logits), logits.argmax(1))

@@ -10,11 +10,12 @@ from PIL import Image
 from pytorch_lightning import Callback, Trainer
 
 from cv_lab import draw
+from cv_lab.callbacks.artifacts import save_confusion_matrix, save_png
 from cv_lab.callbacks.tensorboard import add_image
 from cv_lab.confusion import most_confused
 from cv_lab.data.base import ImageData
 from cv_lab.data.splits import balanced_subset
-from cv_lab.files import replacing, write_csv, write_json
+from cv_lab.files import write_csv, write_json
 from cv_lab.tasks.classification import Classification
 
 
@@ -45,16 +46,10 @@ class ClassificationPictures(Callback):
             return
         images, samples, tiles = self._predict(trainer, task)
         gallery = draw.grid(tiles)
-        matrix = draw.confusion_matrix(counts, task.classes)
+        matrix = save_confusion_matrix(counts, task.classes, self.folder)
         add_image(trainer, "predictions_of_best", gallery)
         add_image(trainer, "confusion_matrix", matrix)
-        _save(gallery, self.folder / "gallery.png")
-        _save(matrix, self.folder / "confusion_matrix.png")
-        rows = [
-            {"truth": name, **dict(zip(task.classes, row, strict=True))}
-            for name, row in zip(task.classes, counts.tolist(), strict=True)
-        ]
-        write_csv(self.folder / "confusion_matrix.csv", rows)
+        save_png(gallery, self.folder / "gallery.png")
         write_csv(self.folder / "class_accuracy.csv", class_rows(counts, task.classes))
         confused = most_confused(counts, task.classes, top=20)
         write_csv(
@@ -62,7 +57,7 @@ class ClassificationPictures(Callback):
             [dict(zip(("truth", "predicted", "images", "share"), pair, strict=True)) for pair in confused],
         )
         for number, image in enumerate(images):
-            _save(Image.fromarray(image), self.folder / "images" / f"{number}.png")
+            save_png(Image.fromarray(image), self.folder / "images" / f"{number}.png")
         write_json(self.folder / "samples.json", samples)
 
     def _predict(
@@ -93,8 +88,3 @@ def class_rows(counts: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any
         {"class": name, "images": int(total), "accuracy": counts[k, k] / total if total else None}
         for k, (name, total) in enumerate(zip(classes, totals, strict=True))
     ]
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    with replacing(path) as temporary:
-        image.save(temporary, format="PNG")

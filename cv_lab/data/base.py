@@ -17,7 +17,8 @@ from cv_lab.preprocess import Preprocessing
 class ImageData(LightningDataModule):
     """Train, validation and test splits of labelled images.
 
-    Subclasses give `mean`, `std` and :meth:`load`.
+    Subclasses give `mean`, `std` and :meth:`load`, and in `targets` what their images can be labelled with: "label",
+    one class an image, or "mask", one class a pixel. `target` is the one that :meth:`load` shall give.
 
     Args:
         batch_size: of all three loaders.
@@ -33,6 +34,8 @@ class ImageData(LightningDataModule):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     classes: tuple[str, ...]
+    targets: tuple[str, ...] = ("label",)
+    target = "label"
 
     def __init__(
         self,
@@ -54,6 +57,22 @@ class ImageData(LightningDataModule):
         self.train_subset, self.val_subset = train_subset, val_subset
         self.train: InMemoryImages | None = None
         self.preprocessing = Preprocessing()  # the trial sets that of its network
+
+    def choose_target(self, target: str, task: str) -> None:
+        """Give the target that `task`, a name for the message, learns from; before :meth:`setup`.
+
+        Raises:
+            ValueError: if this data set has no such target, or an augmentation does not fit it.
+        """
+        if target not in self.targets:
+            raise ValueError(
+                f"{task} learns from a {target} for each image, but {type(self).__name__} gives a "
+                f"{' or a '.join(self.targets)}: choose other data, or another task"
+            )
+        mixes = [t for t in (self.augmentation.transforms if self.augmentation else []) if isinstance(t, Mix)]
+        if mixes and target != "label":
+            raise ValueError(f"{task} cannot learn from mixed images: leave Mix out with augmentation.mix=null")
+        self.target = target
 
     @abstractmethod
     def load(self, train: bool) -> InMemoryImages:
@@ -95,7 +114,10 @@ class ImageData(LightningDataModule):
         assert self.trainer is not None
         if self.trainer.training and self.augmentation is not None:
             batch = self.augmentation(batch)
-        return {**batch, "image": self.normalise(batch["image"])}
+        batch = {**batch, "image": self.normalise(batch["image"])}
+        if "mask" in batch:
+            batch["mask"] = batch["mask"].long()  # as losses want it; on the device, where that costs least
+        return batch
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 or float (N, 3, H, W) in 0..255 to what the network takes, float32, channels last in memory."""

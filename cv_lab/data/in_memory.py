@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cv_lab.augment import Batch
+from cv_lab.losses import IGNORE
+
+COUNTED_AT_ONCE = 256  # masks
 
 
 class MappedRows:
@@ -38,22 +42,31 @@ Pixels = Tensor | MappedRows
 
 
 class InMemoryImages(Dataset[Batch]):
-    """Images and labels in memory.
+    """Images in memory with their labels, and with masks where pixels have classes.
 
     Args:
         images: uint8 (N, C, H, W).
-        labels: int64 (N,), from 0 to K - 1.
+        labels: int64 (N,), from 0 to K - 1; beside masks they serve only to balance splits.
         classes: the K names.
         rows: int64 (N,), where each sample stood in the set that was loaded; by default 0 to N - 1.
+        masks: uint8 (N, H, W), from 0 to K - 1, or 255 for pixels that do not count.
 
     Raises:
         ValueError: if a label is out of range.
     """
 
-    def __init__(self, images: Pixels, labels: Tensor, classes: tuple[str, ...], rows: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        images: Pixels,
+        labels: Tensor,
+        classes: tuple[str, ...],
+        rows: Tensor | None = None,
+        masks: Pixels | None = None,
+    ) -> None:
         assert images.dtype == torch.uint8
         assert images.ndim == 4
         assert len(images) == len(labels)
+        assert masks is None or (masks.dtype == torch.uint8 and masks.shape == (len(images), *images.shape[2:]))
         wrong = torch.nonzero((labels < 0) | (labels >= len(classes))).flatten()
         if len(wrong):
             raise ValueError(
@@ -61,6 +74,7 @@ class InMemoryImages(Dataset[Batch]):
                 f"{labels[wrong[0]]}, but there are {len(classes)} classes, 0 to {len(classes) - 1}"
             )
         self.images, self.labels, self.classes = images, labels, classes
+        self.masks = masks
         self.rows = torch.arange(len(labels)) if rows is None else rows
 
     def __len__(self) -> int:
@@ -69,13 +83,30 @@ class InMemoryImages(Dataset[Batch]):
     def __getitems__(self, indices: list[int]) -> Batch:
         """A whole batch at once; torch's loader calls this in place of one ``__getitem__`` a sample."""
         index = torch.tensor(indices)
-        return {"image": self.images[index], "label": self.labels[index], "index": index}
+        batch = {"image": self.images[index], "label": self.labels[index], "index": index}
+        if self.masks is not None:
+            batch["mask"] = self.masks[index]
+        return batch
 
     def subset(self, indices: Any) -> "InMemoryImages":
         """The samples at `indices`, int (M,), as a data set of its own."""
         index = torch.as_tensor(indices)
-        images = self.images.subset(index) if isinstance(self.images, MappedRows) else self.images[index]
-        return InMemoryImages(images, self.labels[index], self.classes, self.rows[index])
+        masks = None if self.masks is None else _subset(self.masks, index)
+        return InMemoryImages(_subset(self.images, index), self.labels[index], self.classes, self.rows[index], masks)
+
+    def class_counts(self) -> Tensor:
+        """Pixels of each class, or images where there are no masks; int64 (K,)."""
+        if self.masks is None:
+            return torch.bincount(self.labels, minlength=len(self.classes))
+        counts = torch.zeros(IGNORE + 1, dtype=torch.long)
+        parts = torch.arange(len(self)).split(COUNTED_AT_ONCE)
+        for part in track(parts, "counting pixels", transient=True, disable=len(parts) < 8):
+            counts += torch.bincount(self.masks[part].flatten(), minlength=IGNORE + 1)
+        return counts[: len(self.classes)]
+
+
+def _subset(pixels: Pixels, index: Tensor) -> Pixels:
+    return pixels.subset(index) if isinstance(pixels, MappedRows) else pixels[index]
 
 
 class EpochSampler(Sampler[int]):

@@ -107,6 +107,10 @@ class OxfordPet(ImageData):
         labels = torch.tensor([ids.index(kind) for kind in kinds])
         return InMemoryImages(pixels, labels, tuple(names[kind] for kind in ids))
 
+    def names(self, train: bool) -> list[str]:
+        """The images of one list, as files are called without their endings."""
+        return [line.image for line in self._read(self.lists[train])]
+
     def _read(self, name: str) -> list[_Line]:
         path = self.folder / "annotations" / f"{name}.txt"
         if not path.is_file():

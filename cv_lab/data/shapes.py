@@ -12,7 +12,9 @@ TRAIN_SEED, TEST_SEED = 1, 2
 
 
 class Shapes(ImageData):
-    """Scenes with up to a few textured objects; a scene's label is the class of its largest object.
+    """Scenes with up to a few textured objects.
+
+    A scene's label is the class of its largest object; its mask has the background as class 0.
 
     Args:
         train_count: scenes to draw for training and validation.
@@ -23,6 +25,7 @@ class Shapes(ImageData):
 
     mean = (0.44, 0.44, 0.44)  # of the training scenes; backgrounds are darker than objects
     std = (0.26, 0.26, 0.26)
+    targets = ("label", "mask")
 
     def __init__(self, train_count: int = 4000, test_count: int = 1000, image_size: int = 48, **options: Any) -> None:
         super().__init__(**options)
@@ -31,4 +34,6 @@ class Shapes(ImageData):
     def load(self, train: bool) -> InMemoryImages:
         count, seed = (self.train_count, TRAIN_SEED) if train else (self.test_count, TEST_SEED)
         scenes = generate_scenes(count, self.image_size, seed)
+        if self.target == "mask":
+            return InMemoryImages(scenes.images, scenes.labels + 1, ("background", *CLASSES), masks=scenes.masks)
         return InMemoryImages(scenes.images, scenes.labels, CLASSES)

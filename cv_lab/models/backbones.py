@@ -33,12 +33,7 @@ class NamedNetwork(ABC):
 
     def __init__(self, name: str, image_size: int | None = None, weights: str = "none") -> None:
         self.name, self.image_size, self.pretrained = name, image_size, weights != "none"
-        names = self.names()
-        if name not in names:
-            close = get_close_matches(name, names, n=5, cutoff=0.5) or names[:5]
-            raise ValueError(
-                f"{self.library} has no network {name!r}; it has {', '.join(close)} and {len(names)} in all"
-            )
+        check_name(self.library, name, self.names())
 
     def __call__(self, num_classes: int) -> nn.Module:
         """A network with random weights.
@@ -176,3 +171,10 @@ class TorchvisionNetwork(NamedNetwork):
             return state
         patch = network.conv_proj.kernel_size[0]  # type: ignore[union-attr, index]
         return interpolate_embeddings(self.image_size, patch, dict(state))
+
+
+def check_name(library: str, name: str, names: list[str]) -> None:
+    """Refuse a `name` that is not among `names`, with a ValueError that lists similar ones."""
+    if name not in names:
+        close = get_close_matches(name, names, n=5, cutoff=0.5) or names[:5]
+        raise ValueError(f"{library} has no network {name!r}; it has {', '.join(close)} and {len(names)} in all")

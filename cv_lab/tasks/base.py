@@ -37,6 +37,7 @@ class Task(LightningModule):
 
     monitor: str
     mode: str
+    target = "label"  # or "mask": what of an image the task learns, see ImageData.choose_target
 
     def __init__(
         self,
@@ -65,6 +66,10 @@ class Task(LightningModule):
     def split_metrics(self, split: str) -> Any:
         """The metrics of "train", "val" or "test", as they stand until the split's next epoch begins."""
         return self.metrics[f"{split}_metrics"]
+
+    def confusion(self, split: str) -> Tensor | None:
+        """The counts of a finished epoch, int64 (K, K), rows being the truth; None for tasks that count none."""
+        return None
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)

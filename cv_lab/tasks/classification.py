@@ -42,6 +42,9 @@ class Classification(Task):
     def configure_metrics(self) -> SplitMetrics:
         return SplitMetrics(len(self.classes))
 
+    def confusion(self, split: str) -> Tensor:
+        return self.split_metrics(split).confusion.compute()
+
     def summarise(self, metrics: SplitMetrics) -> dict[str, Tensor]:
         counts = metrics.confusion.compute()
         return {"loss": metrics.loss.compute(), "accuracy": accuracy(counts), "f1": f1(counts)}

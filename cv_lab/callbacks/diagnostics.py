@@ -1,0 +1,73 @@
+"""Warn of a training that goes wrong in the epoch in which it does."""
+
+import logging
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from cv_lab import diagnosis
+from cv_lab.callbacks.history import EpochHistory
+from cv_lab.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+
+class Diagnostics(Checkpoint):
+    """Collect findings: what went wrong, since which epoch, with figures and with what to try.
+
+    A finding is warned of once, when it first holds. If it later holds no more, this is told too, and the finding
+    stays with the epoch of its recovery: a network that predicts one class in its first epoch may still learn.
+    The findings are saved in the checkpoint. It is a `Checkpoint` for the reason that :class:`EpochHistory` gives,
+    and must stand after it in the list.
+
+    Attributes:
+        findings: dicts of "kind", "epoch", "message" and "recovered", the latter an epoch or None.
+    """
+
+    def __init__(self, history: EpochHistory) -> None:
+        self.history = history
+        self.findings: list[dict[str, Any]] = []
+        self.untrained_loss: float | None = None
+
+    def on_train_batch_end(self, trainer: Trainer, task: Task, outputs: Any, *args: Any) -> None:  # type: ignore[override]
+        if self.untrained_loss is None:
+            self.untrained_loss = outputs["loss"].item()
+
+    def on_train_epoch_end(self, trainer: Trainer, task: Task) -> None:  # type: ignore[override]
+        told = self._diagnose(task)
+        epoch = trainer.current_epoch + 1
+        for finding in self.findings:
+            if finding["recovered"] is None and finding["kind"] not in told:
+                finding["recovered"] = epoch
+                log.info("epoch %s: recovered from %s", epoch, finding["kind"].replace("_", " "))
+        known = {finding["kind"] for finding in self.findings if finding["recovered"] is None}
+        for kind, message in told.items():
+            if kind not in known:
+                self.findings.append({"kind": kind, "epoch": epoch, "message": message, "recovered": None})
+                log.warning("warning: epoch %s: %s", epoch, message)
+
+    def _diagnose(self, task: Task) -> dict[str, str]:
+        """What holds now, as messages by kind."""
+        rows = self.history.rows
+        assert self.untrained_loss is not None
+        told = {
+            "exploding_loss": diagnosis.exploding_loss(rows, self.untrained_loss),
+            "diverging_loss": diagnosis.diverging_loss(rows),
+            "dead_learning": diagnosis.dead_learning(rows),
+            "overfitting": diagnosis.overfitting(rows, task.monitor),
+        }
+        confusion = task.confusion("val")
+        if confusion is not None and confusion.sum() > 0:
+            counts = confusion.cpu().numpy()
+            unit = "pixels" if task.target == "mask" else "images"
+            told["collapse"] = diagnosis.collapse(counts, task.classes, unit)
+            if told["collapse"] is None:  # of which chance level is but a consequence
+                told["chance_level"] = diagnosis.chance_level(counts, task.classes, unit)
+        return {kind: message for kind, message in told.items() if message is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"findings": self.findings, "untrained_loss": self.untrained_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.findings, self.untrained_loss = state_dict["findings"], state_dict["untrained_loss"]

@@ -1,0 +1,71 @@
+"""Pascal VOC (Everingham et al., 2010), and whatever is laid out like it."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torchvision.datasets import VOCSegmentation
+
+from cv_lab.data.in_memory import InMemoryImages
+from cv_lab.data.masks import MaskData, Pair, mask_file
+
+log = logging.getLogger(__name__)
+
+CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+class Voc(MaskData):
+    """Segmentation images of ``root/VOCdevkit/VOC{year}``; the lists "train" to learn and "val" to test.
+
+    VOC's own test set has no public masks. Its masks call the pixels along the edges of objects unlabelled.
+
+    Args:
+        root: folder that holds, or shall hold, ``VOCdevkit``.
+        year: 2007 to 2012.
+        classes: names of the labels 0, 1, 2, ... where they are not VOC's own.
+        download: fetch the data set when it is not there.
+        options: see :class:`~cv_lab.data.masks.MaskData`.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        year: int = 2012,
+        classes: Sequence[str] | None = None,
+        download: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if not 2007 <= year <= 2012:
+            raise ValueError(f"data.year={year}: VOC has masks for 2007 to 2012")
+        self.root, self.year, self.download = Path(root), year, download
+        self.class_names = tuple(classes or CLASSES)
+        self.folder = self.root / "VOCdevkit" / f"VOC{year}"
+
+    def prepare_data(self) -> None:
+        """Download if needed; Lightning calls this on one process of a machine only.
+
+        Raises:
+            FileNotFoundError: if the data set is absent and `download` is false.
+        """
+        if self.folder.is_dir():
+            return
+        if not self.download:
+            raise FileNotFoundError(
+                f"there is no folder {self.folder}: point data.root to the folder that holds VOCdevkit, or allow the "
+                "download with data.download=true"
+            )
+        log.info("%s is not there: downloading VOC %s", self.folder, self.year)
+        VOCSegmentation(str(self.root), str(self.year), download=True)
+
+    def load(self, train: bool) -> InMemoryImages:
+        path = self.folder / "ImageSets" / "Segmentation" / f"{'train' if train else 'val'}.txt"
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no list of images {path}")
+        images, masks = self.folder / "JPEGImages", self.folder / "SegmentationClass"
+        pairs = [Pair(images / f"{name}.jpg", mask_file(masks / f"{name}.png")) for name in path.read_text().split()]
+        return self.decode(pairs, self.class_names)

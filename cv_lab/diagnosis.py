@@ -1,0 +1,154 @@
+"""What is wrong with a training, found in its table of epochs and its confusion matrices, in words.
+
+Pure functions of numbers: they serve every task, and need neither torch nor Lightning. Each returns the message of a
+finding as of the last epoch in `rows`, or None.
+
+`rows` is the table of epochs, the oldest first, with "epoch", "train/loss", "val/loss" and the monitored metric.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = Sequence[Mapping[str, float]]
+Counts = NDArray[np.integer]
+
+COLLAPSED = 0.1  # other classes are predicted this much as often as they occur, or less
+NO_AGREEMENT = 0.02  # Cohen's kappa at which predictions tell nothing of the truth
+EXPLODED = 10.0  # times the loss of the untrained network
+DIVERGED = 1.2  # times the lowest training loss so far, after rising twice in a row
+DEAD = 0.01  # share of the first epoch's training loss that a learning network loses soon
+DEAD_EPOCHS = 3  # that it is given for that
+PARTED = 1.1  # times the lowest validation loss so far,
+PARTED_EPOCHS = 3  # so many epochs after it, while the training loss fell on
+
+
+def collapse(counts: Counts, classes: Sequence[str], unit: str) -> str | None:
+    """One class takes nearly all predictions while the truth holds more.
+
+    Args:
+        counts: int (K, K) of the validation set; rows are the truth.
+        classes: K names.
+        unit: what is counted, "pixels" or "images".
+    """
+    truth, predicted = _shares(counts)
+    top = int(predicted.argmax())
+    others_true, others_predicted = 1 - truth[top], 1 - predicted[top]
+    if others_true == 0 or others_predicted > COLLAPSED * others_true:
+        return None
+    neglected = int((np.delete(truth, top) > 0).sum())
+    advice = (
+        "class weights (loss=weighted_cross_entropy), another loss (loss=dice_cross_entropy, loss=focal)"
+        if unit == "pixels"
+        else "class weights (loss=weighted_cross_entropy), loss=focal"
+    )
+    return (
+        f"the network has collapsed to one class: {_percent(predicted[top])} of all {unit} are predicted as "
+        f"{classes[top]}, which is {_percent(truth[top])} of the truth; {neglected} other classes, "
+        f"{_percent(others_true)} of the truth, get {_percent(others_predicted)} of the predictions. "
+        f"Try {advice}, or a lower learning rate"
+    )
+
+
+def chance_level(counts: Counts, classes: Sequence[str], unit: str) -> str | None:
+    """Predictions agree with the truth no more than if they were drawn blindly with the same class shares.
+
+    Measured by Cohen's kappa, which is 0 then; small samples get two standard errors. Arguments as of
+    :func:`collapse`.
+    """
+    truth, predicted = _shares(counts)
+    blind = float(truth @ predicted)
+    if blind >= 1:
+        return None  # a single class in both
+    n = int(counts.sum())
+    accuracy = float(counts.diagonal().sum()) / n
+    kappa = (accuracy - blind) / (1 - blind)
+    error = 0.0 if unit == "pixels" else math.sqrt(blind / (n * (1 - blind)))  # pixels are no independent samples
+    if kappa > max(NO_AGREEMENT, 2 * error):
+        return None
+    return (
+        f"the network does no better than chance: {_percent(accuracy)} of the {unit} are right, and blind guessing "
+        f"of its classes would give {_percent(blind)}. Try another learning rate (ten times higher, ten times "
+        "lower), and make sure that labels fit their images (debug=overfit)"
+    )
+
+
+def exploding_loss(rows: Rows, untrained_loss: float) -> str | None:
+    """The loss is far above that of the untrained network.
+
+    Args:
+        rows: see above.
+        untrained_loss: of the first training step.
+    """
+    for split in ("train", "val"):
+        loss = rows[-1].get(f"{split}/loss", 0.0)
+        if loss > EXPLODED * untrained_loss > 0:
+            return (
+                f"the {_SPLITS[split]} loss has exploded to {loss:.3g}; the untrained network had "
+                f"{untrained_loss:.3g}. Try a learning rate ten times lower, a warm-up (scheduler=warmup_cosine) or "
+                "trainer.gradient_clip_val=1"
+            )
+    return None
+
+
+def diverging_loss(rows: Rows) -> str | None:
+    """The training loss rises, for two epochs and well above its lowest."""
+    losses = [row["train/loss"] for row in rows]
+    if len(losses) < 3 or not losses[-3] < losses[-2] < losses[-1] or losses[-1] <= DIVERGED * min(losses):
+        return None
+    return (
+        f"the training loss diverges: it rose from {min(losses):.3g} in epoch {_epoch(rows, losses)} to "
+        f"{losses[-1]:.3g}. Try a lower learning rate, or one that falls (scheduler=cosine)"
+    )
+
+
+def dead_learning(rows: Rows) -> str | None:
+    """The training loss does not fall from the first epoch on."""
+    losses = [row["train/loss"] for row in rows]
+    if len(losses) < DEAD_EPOCHS or min(losses) < (1 - DEAD) * losses[0]:
+        return None
+    return (
+        f"the network does not learn: its training loss was {losses[0]:.4g} in epoch {rows[0]['epoch']:.0f} and is "
+        f"{losses[-1]:.4g}. Try a higher learning rate if the loss is flat, a lower one if it jumps, and look for "
+        "parts that are frozen"
+    )
+
+
+def overfitting(rows: Rows, monitor: str) -> str | None:
+    """The validation loss has been rising for some epochs while the training loss fell on."""
+    losses = [row["val/loss"] for row in rows if "val/loss" in row]
+    if len(losses) < len(rows):
+        return None  # not every epoch was validated
+    best = int(np.argmin(losses))
+    now, then = rows[-1], rows[best]
+    if (
+        len(rows) - 1 - best < PARTED_EPOCHS
+        or now["val/loss"] < PARTED * then["val/loss"]
+        or now["train/loss"] >= then["train/loss"]
+    ):
+        return None
+    return (
+        f"the network overfits: since epoch {then['epoch']:.0f} the training loss fell from {then['train/loss']:.3g} "
+        f"to {now['train/loss']:.3g} while the validation loss rose from {then['val/loss']:.3g} to "
+        f"{now['val/loss']:.3g} ({monitor} {then[monitor]:.3g}, now {now[monitor]:.3g}). Try more augmentation "
+        "(augmentation=strong), weight_decay, label_smoothing, fewer epochs or a smaller network"
+    )
+
+
+_SPLITS = {"train": "training", "val": "validation"}
+
+
+def _shares(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of each class in truth and in prediction, (K,) each."""
+    total = max(int(counts.sum()), 1)
+    return counts.sum(1) / total, counts.sum(0) / total
+
+
+def _epoch(rows: Rows, losses: Sequence[float]) -> int:
+    return int(rows[int(np.argmin(losses))]["epoch"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

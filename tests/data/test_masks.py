@@ -1,0 +1,269 @@
+"""Images with masks from files: layouts, scaling, and what is told of files that cannot be used."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cv_lab.data.coco_semantic import CocoSemantic
+from cv_lab.data.mask_folder import MaskFolder
+from cv_lab.data.oxford_pet_trimaps import OxfordPetTrimaps
+from cv_lab.data.shapes import Shapes
+from cv_lab.data.voc import CLASSES, Voc
+from tests.conftest import need
+
+
+def write_mask(path: Path, labels: np.ndarray, mode: str = "L") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.fromarray(labels.astype(np.uint8), mode="L")
+    if mode == "P":
+        mask = Image.fromarray(labels.astype(np.uint8), mode="P")
+        mask.putpalette(list(range(256)) * 3)
+    (mask if mode in "LP" else mask.convert(mode)).save(path)
+
+
+def write_image(path: Path, width: int, height: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((height, width, 3), 200, np.uint8)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten training and two test images of 40 x 30 pixels: the left half is class 0, the right one class 1."""
+    for split, count in (("train", 10), ("test", 2)):
+        for number in range(count):
+            labels = np.zeros((30, 40))
+            labels[:, 20:] = 1
+            write_image(tmp_path / split / "images" / f"{number}.jpg", 40, 30)
+            write_mask(tmp_path / split / "masks" / f"{number}.png", labels)
+    (tmp_path / "classes.txt").write_text("background\ncat\n")
+    return tmp_path
+
+
+def load(folder: Path, **options: object) -> MaskFolder:
+    data = MaskFolder(str(folder), image_size=(16, 16), **options)  # type: ignore[arg-type]
+    data.setup()
+    return data
+
+
+def test_a_folder_is_scaled_in_proportion_and_the_rest_is_unlabelled(folder: Path) -> None:
+    data = load(folder)
+    assert data.train is not None
+    assert data.train.masks is not None
+    assert data.classes == ("background", "cat")
+    assert (len(data.train), len(data.val), len(data.test)) == (9, 1, 2)
+    assert data.train.images.shape == (9, 3, 16, 16)
+    mask = data.train.masks[0]
+    assert torch.all(mask[12:] == 255)  # 40 x 30 in 16 x 16 is 16 x 12
+    assert torch.all(mask[:12, :8] == 0)
+    assert torch.all(mask[:12, 8:] == 1)
+    assert data.train.class_counts().tolist() == [9 * 96, 9 * 96]
+
+
+def test_a_palette_mask_is_read_as_indices(folder: Path) -> None:
+    labels = np.zeros((30, 40))
+    labels[:, 20:] = 1
+    for path in (folder / "train/masks").iterdir():
+        write_mask(path, labels, "P")
+    data = load(folder)
+    assert data.train is not None
+    assert data.train.class_counts().tolist() == [9 * 96, 9 * 96]
+
+
+def spoil_size(folder: Path) -> None:
+    write_mask(folder / "train/masks/3.png", np.zeros((40, 30)))
+
+
+def spoil_label(folder: Path) -> None:
+    write_mask(folder / "train/masks/3.png", np.full((30, 40), 7))
+
+
+def spoil_mode(folder: Path) -> None:
+    write_mask(folder / "train/masks/3.png", np.zeros((30, 40)), "RGB")
+
+
+def spoil_palette(folder: Path) -> None:
+    write_mask(folder / "train/masks/3.png", np.full((30, 40), 2), "P")
+
+
+def remove_mask(folder: Path) -> None:
+    (folder / "train/masks/3.png").unlink()
+
+
+def truncate_mask(folder: Path) -> None:
+    path = folder / "train/masks/3.png"
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def truncate_image(folder: Path) -> None:
+    path = folder / "train/images/3.jpg"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (spoil_size, "3.png is 30 x 40 pixels, its image 40 x 30"),
+        (spoil_label, "3.jpg has label 7, but there are 2 classes, 0 to 1"),
+        (spoil_mode, "3.png is saved as RGB"),
+        (spoil_palette, "3.jpg has label 2"),
+        (remove_mask, "there is no mask .*3.png"),
+        (truncate_mask, "3.png cannot be decoded"),
+        (truncate_image, "3.jpg cannot be decoded"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(folder: Path, spoil: Callable[[Path], None], told: str) -> None:
+    spoil(folder)
+    with pytest.raises(ValueError, match="1 of 10 images cannot be used") as error:
+        load(folder)
+    assert pytest.raises(ValueError, match=told).matches(error.value)
+
+
+def test_all_wrong_files_are_told_in_one_message(folder: Path) -> None:
+    for number in range(7):
+        (folder / f"train/masks/{number}.png").unlink()
+    with pytest.raises(ValueError, match=r"7 of 10 .*0\.png; .*4\.png; \.\.\.$"):
+        load(folder)
+
+
+def test_an_image_without_labelled_pixels_is_named_but_no_error(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_mask(folder / "train/masks/3.png", np.full((30, 40), 255))
+    with caplog.at_level(logging.WARNING):
+        load(folder)
+    assert "1 images have no labelled pixel" in caplog.text
+    assert "3.jpg" in caplog.text
+
+
+def test_missing_folders_and_names_are_told(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        load(folder / "nowhere")
+    (folder / "classes.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="classes"):
+        load(folder)
+    assert load(folder, classes=["a", "b"]).classes == ("a", "b")
+    with pytest.raises(ValueError, match="height and a width"):
+        MaskFolder(str(folder), image_size=(16,))
+
+
+def test_voc_reads_its_lists_and_says_what_is_missing(tmp_path: Path) -> None:
+    base = tmp_path / "VOCdevkit/VOC2007"
+    for name in "abcd":
+        write_image(base / f"JPEGImages/{name}.jpg", 20, 20)
+        write_mask(base / f"SegmentationClass/{name}.png", np.full((20, 20), 20), "P")
+    (base / "ImageSets/Segmentation").mkdir(parents=True)
+    (base / "ImageSets/Segmentation/train.txt").write_text("a\nb\nc\n")
+    (base / "ImageSets/Segmentation/val.txt").write_text("d\n")
+    data = Voc(str(tmp_path), 2007, image_size=(8, 8), val_fraction=0.3)
+    data.prepare_data()
+    data.setup()
+    assert data.train is not None
+    assert (len(data.train), len(data.val), len(data.test)) == (2, 1, 1)
+    assert data.classes == CLASSES
+    assert data.train.class_counts()[20] == 2 * 64
+    with pytest.raises(FileNotFoundError, match=r"data\.download=true"):
+        Voc(str(tmp_path / "x"), 2007, download=False).prepare_data()
+    with pytest.raises(ValueError, match="2007 to 2012"):
+        Voc(year=2006)
+
+
+def coco(folder: Path) -> Path:
+    """Two images: a large square with a small one in it, and a crowd."""
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 20, "height": 20} for i in (1, 2)]
+
+    def square(id: int, image: int, category: int, low: int, high: int) -> dict[str, object]:
+        polygon = [[low, low, high, low, high, high, low, high]]
+        return {
+            "id": id,
+            "image_id": image,
+            "category_id": category,
+            "segmentation": polygon,
+            "area": (high - low) ** 2,
+            "iscrowd": 0,
+        }
+
+    runs = {"size": [20, 20], "counts": [0, 100, 300]}
+    crowd = {"id": 3, "image_id": 2, "category_id": 90, "segmentation": runs, "area": 100, "iscrowd": 1}
+    annotations = [square(1, 1, 90, 8, 12), square(2, 1, 5, 4, 16), crowd, square(4, 2, 5, 10, 20)]
+    categories = [{"id": 5, "name": "car"}, {"id": 90, "name": "toothbrush"}]
+    (folder / "annotations").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        for image in images:
+            write_image(folder / split / str(image["file_name"]), 20, 20)
+        text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        (folder / "annotations" / f"instances_{split}.json").write_text(text)
+    return folder
+
+
+def test_coco_is_painted_with_the_small_on_top_and_crowds_unlabelled(tmp_path: Path) -> None:
+    data = CocoSemantic(str(coco(tmp_path)), image_size=(20, 20), validation="test")
+    data.setup()
+    assert data.train is not None
+    assert data.train.masks is not None
+    assert data.classes == ("background", "car", "toothbrush")
+    first, second = data.train.masks
+    assert (first[0, 0], first[5, 5], first[10, 10]) == (0, 1, 2)
+    assert torch.all(second[:, :5] == 255)  # runs go down the columns
+    assert second[15, 15] == 1
+
+
+def test_coco_categories_can_be_chosen_by_name_or_frequency(tmp_path: Path) -> None:
+    root = str(coco(tmp_path))
+    named = CocoSemantic(root, classes=["toothbrush"], image_size=(20, 20), validation="test")
+    named.setup()
+    assert named.train is not None
+    assert named.classes == ("background", "toothbrush")
+    assert named.train.masks is not None
+    assert (named.train.masks[0, 5, 5], named.train.masks[0, 10, 10]) == (0, 1)
+    frequent = CocoSemantic(root, classes=1, train_images=1, image_size=(20, 20), validation="test")
+    frequent.setup()
+    assert frequent.train is not None
+    assert len(frequent.train) == 1
+    assert len(frequent.classes) == 2
+    with pytest.raises(ValueError, match="unicorn"):
+        CocoSemantic(root, classes=["unicorn"]).setup()
+    with pytest.raises(FileNotFoundError, match="annotations"):
+        CocoSemantic(str(tmp_path / "x")).setup()
+
+
+def test_shapes_have_masks_with_a_background() -> None:
+    data = Shapes(40, 10, 32)
+    data.choose_target("mask", "a task")
+    data.setup()
+    assert data.train is not None
+    assert data.classes[0] == "background"
+    assert data.train.class_counts().argmax() == 0
+    assert "mask" in data.train.__getitems__([0, 1])
+
+
+def test_camvid_has_its_eleven_classes() -> None:
+    root = need("camvid") / "camvid"
+    names = ["Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bike"]
+    data = Voc(str(root), 2012, names, download=False, image_size=(60, 80), validation="test")
+    data.setup()
+    assert data.train is not None
+    assert (len(data.train), len(data.test)) == (367, 101)
+    assert (data.train.class_counts() > 0).all()
+
+
+def test_trimaps_become_two_classes_and_an_unlabelled_border(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "oxford-iiit-pet"
+    for number in range(4):
+        write_image(folder / f"images/cat_{number}.jpg", 12, 12)
+    for number in range(3):
+        write_mask(folder / f"annotations/trimaps/cat_{number}.png", np.repeat([[1], [2], [3]], 4, 0).repeat(12, 1))
+    lines = "".join(f"cat_{number} 1 1 1\n" for number in range(4))
+    for name in ("trainval", "test"):
+        (folder / f"annotations/{name}.txt").write_text(lines)
+    data = OxfordPetTrimaps(str(tmp_path), image_size=(12, 12), validation="test")
+    data.prepare_data()
+    with caplog.at_level(logging.WARNING):
+        data.setup()
+    assert data.train is not None
+    assert data.train.masks is not None
+    assert data.train.masks[0, :, 0].tolist() == [1] * 4 + [0] * 4 + [255] * 4
+    assert "1 of 4 images have no trimap" in caplog.text
