@@ -15,6 +15,8 @@ NOT_IDENTIFYING = {
     "studies_dir",
     "trial_dir",
     "data_dir",
+    "data.download",
+    "data.verify_checksum",
     "cache_dir",
     "experiment",
     "logger",

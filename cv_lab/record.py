@@ -238,10 +238,12 @@ def _clean(folder: Path, all_results: bool) -> None:
 
 def identifying(config: DictConfig) -> dict[str, Any]:
     """The resolved config without what does not change a trial's result, such as folders."""
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)
-    # Emptied before the rest is resolved, since paths are built from these by interpolation.
-    plain = OmegaConf.to_container(OmegaConf.create(plain | dict.fromkeys(NOT_IDENTIFYING, "")), resolve=True)
+    emptied = OmegaConf.create(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    for key in NOT_IDENTIFYING:
+        # Emptied before the rest is resolved, since paths are built from these by interpolation.
+        if OmegaConf.select(emptied, key, throw_on_missing=False) is not None:
+            OmegaConf.update(emptied, key, "")
+    plain = OmegaConf.to_container(emptied, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key not in NOT_IDENTIFYING}
 

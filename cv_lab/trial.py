@@ -81,7 +81,10 @@ def run_trial(config: DictConfig) -> float:
             log.error("interrupted; the last checkpoint is kept in %s", record.folder)
             sys.exit(143 if isinstance(error, SIGTERMException) else 130)
         except Exception as error:
-            record.close("failed", error)
+            try:
+                record.close("failed", error)
+            except OSError as full:  # the disk, most likely, which may be why the trial failed
+                log.error("error: the trial's end could not be recorded: %s", full)
             return _give_up(error, record.folder)
     if HydraConfig.get().mode == RunMode.RUN and first:
         print_trial(Trial(record.folder, record.fields, result))

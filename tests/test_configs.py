@@ -33,7 +33,8 @@ def test_config_opens_with_the_command_that_runs_it(path: Path) -> None:
 
 def test_trial_names_are_readable_and_safe() -> None:
     assert trial_name([]) == "default"
-    assert trial_name(["optimizer=adam", "lr=0.01", "study=x", "data_dir=/a/b"]) == "lr=0.01,optimizer=adam"
+    where = ["study=x", "data_dir=/a/b", "data.verify_checksum=false"]
+    assert trial_name(["optimizer=adam", "lr=0.01", *where]) == "lr=0.01,optimizer=adam"
     assert trial_name(["+data.root=/home/me/my pictures"]) == "data.root=my-pictures"
     long = trial_name([f"model.option_{number}={number}" for number in range(40)])
     assert len(long.encode()) <= LONGEST_NAME
