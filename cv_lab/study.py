@@ -1,15 +1,11 @@
 """A study: the trials in one folder, as a table. Reads their files alone, without torch or Lightning."""
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeVar
-
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 
 from cv_lab.files import read_json
 from cv_lab.record import is_alive
@@ -55,22 +51,6 @@ def varied(trials: list[Trial]) -> list[str]:
         return [o.lstrip("+").partition("=")[0] for o in trials[0].record["overrides"]]
     names = dict.fromkeys(name for trial in trials for name in trial.record["parameters"])
     return [name for name in names if len({str(t.record["parameters"].get(name)) for t in trials}) > 1]
-
-
-class StudySummary(Callback):
-    """Hydra callback: ends a multirun with the table of its study, and with exit code 1 if a trial failed."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from cv_lab.report.page import report_at_end  # which reads this module's trials
-
-        folder = Path(config.hydra.sweep.dir)
-        try:
-            trials = read_trials(folder)
-            print_table(trials)
-        finally:  # the report passes over damaged files, which the table does not
-            report_at_end(folder)
-        if any(trial.record["status"] == "failed" for trial in trials):
-            sys.exit(1)
 
 
 def print_trial(trial: Trial) -> None:
