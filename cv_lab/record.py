@@ -238,7 +238,7 @@ def _clean(folder: Path, all_results: bool) -> None:
 
 def identifying(config: DictConfig) -> dict[str, Any]:
     """The resolved config without what does not change a trial's result, such as folders."""
-    emptied = OmegaConf.create(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    emptied = OmegaConf.create(OmegaConf.to_container(config))
     for key in NOT_IDENTIFYING:
         # Emptied before the rest is resolved, since paths are built from these by interpolation.
         if OmegaConf.select(emptied, key, throw_on_missing=False) is not None:

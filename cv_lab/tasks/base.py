@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from cv_lab.augment import Batch
 from cv_lab.models.weights import fit_state_dict
 from cv_lab.preprocess import Preprocessing
 
@@ -63,6 +64,10 @@ class Task(LightningModule):
     def summarise(self, metrics: Any) -> dict[str, Tensor]:
         """Scalars of a finished epoch from the metrics of one split; logged as ``SPLIT/NAME``."""
 
+    @abstractmethod
+    def step(self, split: str, batch: Batch) -> Tensor:
+        """Count a batch in the metrics of "train", "val" or "test", and return its loss."""
+
     def split_metrics(self, split: str) -> Any:
         """The metrics of "train", "val" or "test", as they stand until the split's next epoch begins."""
         return self.metrics[f"{split}_metrics"]
@@ -73,6 +78,15 @@ class Task(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self.step("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.step("test", batch)
 
     def on_train_epoch_start(self) -> None:
         self._reset("train")

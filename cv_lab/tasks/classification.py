@@ -49,20 +49,11 @@ class Classification(Task):
         counts = metrics.confusion.compute()
         return {"loss": metrics.loss.compute(), "accuracy": accuracy(counts), "f1": f1(counts)}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step("train", batch)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step("test", batch)
-
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities, float (N, K)."""
         return self(batch["image"]).softmax(1)
 
-    def _step(self, split: str, batch: Batch) -> Tensor:
+    def step(self, split: str, batch: Batch) -> Tensor:
         logits = self(batch["image"])
         loss = self.loss(logits, batch.get("soft_label", batch["label"]))
         metrics: SplitMetrics = self.split_metrics(split)

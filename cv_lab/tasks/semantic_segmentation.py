@@ -100,20 +100,11 @@ class SemanticSegmentation(Task):
             module.eval()
         return self
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step("train", batch)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step("test", batch)
-
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Classes, uint8 (N, H, W)."""
         return classes_of(self(batch["image"])).to(torch.uint8)
 
-    def _step(self, split: str, batch: Batch) -> Tensor:
+    def step(self, split: str, batch: Batch) -> Tensor:
         logits, mask = self(batch["image"]), batch["mask"]
         loss = self.loss(logits, mask)
         metrics: SplitMetrics = self.split_metrics(split)
