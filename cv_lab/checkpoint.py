@@ -49,6 +49,7 @@ class MovableCheckpoint(ModelCheckpoint):
         paths = {key: moved(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
         best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": folder})
+        self.current_score = state_dict["current_score"]  # which Lightning saves but does not restore
 
 
 class StayStopped(Callback):

@@ -42,6 +42,7 @@ from cv_lab.tasks.transfer import Transfer
 log = logging.getLogger(__name__)
 # Its hints at every start and stop say nothing of the trial; it sets its own level when imported.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def run_trial(config: DictConfig) -> float:

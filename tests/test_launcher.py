@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,9 @@ def wait_for_checkpoint(study: Path, process: subprocess.Popen[str]) -> None:
 def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(train: Train, tmp_path: Path) -> None:
     overrides = ("-m", "seed=1,2", "epochs=4", "jobs=2", "+callbacks.slow._target_=tests.saboteur.Slow")
     arguments = command(tmp_path, *overrides, "+callbacks.slow.seconds=0.1")
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT}
+    # A shell lets what it starts in the background ignore Ctrl-C, and these tests' children would inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT, "preexec_fn": heed}
     process = subprocess.Popen(arguments, **streams)  # type: ignore[call-overload]
     wait_for_checkpoint(tmp_path / "s", process)
     process.kill()
