@@ -131,7 +131,7 @@ def epochs(section: Section) -> list[Finding]:
         found.append(
             Finding(
                 "epochs",
-                f"In {len(growing)} of {count(len(trials), 'finished trial')} {which}, so more epochs may help{whose}.",
+                f"{_in(growing, trials)} {which}, so more epochs may help{whose}.",
                 [t.name for t in growing],
                 "curves",
             )
@@ -144,7 +144,7 @@ def epochs(section: Section) -> list[Finding]:
         found.append(
             Finding(
                 "epochs",
-                f"In {len(past)} of {count(len(trials), 'finished trial')} the best epoch came two or more before the "
+                f"{_in(past, trials)} the best epoch came two or more before the "
                 f"last, and those after it brought nothing: {listing(told, 4)}.",
                 [t.name for t in past],
                 "curves",
@@ -431,6 +431,11 @@ def _underfitted(section: Section, trial: Entry) -> str | None:
 
 def _few(cases: Sequence[str], limit: int = 4) -> list[str]:
     return [*cases[:limit], f"And {len(cases) - limit} more"] if len(cases) > limit else list(cases)
+
+
+def _in(some: Sequence[Entry], trials: Sequence[Entry]) -> str:
+    """ "In 2 of 9 finished trials"."""
+    return "In the finished trial" if len(trials) == 1 else f"In {len(some)} of {len(trials)} finished trials"
 
 
 def _names(settings: Sequence[Setting]) -> list[str]:
