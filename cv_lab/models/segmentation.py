@@ -19,7 +19,6 @@ from cv_lab.models.backbones import NamedNetwork, TimmNetwork, check_name
 from cv_lab.models.weights import fit_state_dict
 from cv_lab.preprocess import Preprocessing
 
-
 # It warns of the head's weights, which an encoder has no use for; what does not fit is refused before.
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
