@@ -4,6 +4,7 @@ All map float (N, 3, H, W) of any size to logits, float (N, K, H, W), and have i
 pretrained, held at a learning rate of its own, or frozen.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from cv_lab.models.backbones import NamedNetwork, TimmNetwork, check_name
 from cv_lab.models.weights import fit_state_dict
 from cv_lab.preprocess import Preprocessing
+
+# It warns of the head's weights, which an encoder has no use for; what does not fit is refused before.
+logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
 
 class Segmenter(nn.Module, ABC):
