@@ -35,7 +35,7 @@ def test_cosine_falls_from_the_rate_to_almost_zero() -> None:
 def test_one_cycle_peaks_where_it_is_told_and_keeps_ratios() -> None:
     seen = rates(partial(schedulers.one_cycle, max_lr=0.4, pct_start=0.25), groups=(1.0, 0.1))
     head = [pair[0] for pair in seen]
-    assert max(head) == pytest.approx(0.4)
+    assert max(head) == pytest.approx(0.4, rel=1e-3)
     assert head.index(max(head)) == pytest.approx(25, abs=1)
     assert head[-1] < 0.001
     assert all(low == pytest.approx(high / 10) for high, low in seen)

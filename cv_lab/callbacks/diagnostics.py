@@ -40,12 +40,14 @@ class Diagnostics(Checkpoint):
         for finding in self.findings:
             if finding["recovered"] is None and finding["kind"] not in told:
                 finding["recovered"] = epoch
-                log.info("epoch %s: recovered from %s", epoch, finding["kind"].replace("_", " "))
+                if trainer.is_global_zero:
+                    log.info("epoch %s: recovered from %s", epoch, finding["kind"].replace("_", " "))
         known = {finding["kind"] for finding in self.findings if finding["recovered"] is None}
         for kind, message in told.items():
             if kind not in known:
                 self.findings.append({"kind": kind, "epoch": epoch, "message": message, "recovered": None})
-                log.warning("warning: epoch %s: %s", epoch, message)
+                if trainer.is_global_zero:
+                    log.warning("warning: epoch %s: %s", epoch, message)
 
     def _diagnose(self, task: Task) -> dict[str, str]:
         """What holds now, as messages by kind."""
