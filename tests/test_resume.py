@@ -130,6 +130,7 @@ def test_a_moved_study_is_continued_where_it_is(train: Train, tmp_path: Path) ->
         scores = [float(row["val/accuracy"]) for row in csv.DictReader(file)]
     assert len(scores) == 3
     assert torch.load(folder.parent / "checkpoints/best.ckpt", weights_only=True)["epoch"] == scores.index(max(scores))
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_completed_trial_is_not_run_again(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
