@@ -25,7 +25,7 @@ from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.models.small_cnn import SmallCNN
 from cv_lab.tasks.classification import Classification
 
-STEPS, BATCH = 200, 32
+STEPS, BATCH = 150, 32
 
 
 class RandomImages(ImageData):
@@ -47,7 +47,7 @@ def main() -> None:
 
     def new_task() -> Classification:
         return Classification(
-            partial(SmallCNN, width=32), data.classes, nn.CrossEntropyLoss(), partial(torch.optim.Adam, lr=1e-3)
+            partial(SmallCNN, width=12), data.classes, nn.CrossEntropyLoss(), partial(torch.optim.Adam, lr=1e-3)
         )
 
     def lab() -> float:
@@ -85,7 +85,7 @@ def main() -> None:
         return (time.perf_counter() - start) / STEPS
 
     print_machine()
-    seconds = interleaved({"bare loop": bare, "lab": lab}, rounds=7)
+    seconds = interleaved({"bare loop": bare, "lab": lab}, rounds=5)
     for name, value in seconds.items():
         print(f"{name:>10}: {1000 * value:.2f} ms a step of {BATCH} images")
     print(f"{'ratio':>10}: {seconds['lab'] / seconds['bare loop']:.3f}")
