@@ -28,5 +28,5 @@ clean: ## remove the environment and caches, but no study
 # The marker is written last, so a broken installation is tried again.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,engines]'
 	touch $@
