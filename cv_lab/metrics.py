@@ -14,7 +14,7 @@ class ConfusionMatrix(Metric):
 
     Args:
         num_classes: K.
-        ignore_index: label of samples or pixels that do not count; they land in an extra bin that is cut off.
+        ignore_index: label, not less than K, of samples or pixels that do not count.
     """
 
     full_state_update = False
@@ -22,17 +22,19 @@ class ConfusionMatrix(Metric):
 
     def __init__(self, num_classes: int, ignore_index: int | None = None) -> None:
         super().__init__()
+        if ignore_index is not None and ignore_index < num_classes:
+            raise ValueError(
+                f"ignore_index={ignore_index} is one of the {num_classes} classes: give a label beyond them"
+            )
         self.num_classes = num_classes
-        self.ignore_index = ignore_index
         self.add_state("counts", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, truth: Tensor) -> None:
         """`predicted` and `truth`: integer tensors of classes, of one shape."""
         k = self.num_classes
-        pairs = truth.flatten().long() * k + predicted.flatten()
-        if self.ignore_index is not None:
-            pairs = torch.where(truth.flatten() == self.ignore_index, k * k, pairs)
-        self.counts += torch.bincount(pairs, minlength=k * k + 1)[: k * k].view(k, k)
+        pairs = (truth.long() * k).add_(predicted).flatten()
+        # Ignored labels, all beyond K, land in bins beyond those of the matrix.
+        self.counts += torch.bincount(pairs, minlength=k * k)[: k * k].view(k, k)
 
     def compute(self) -> Tensor:
         """The counts, int64 (K, K): rows are the truth, columns the prediction."""

@@ -33,6 +33,11 @@ def test_confusion_matrix_equals_torchmetrics_and_leaves_out_ignored() -> None:
     assert torch.equal(ours.compute(), theirs.compute())
 
 
+def test_a_class_cannot_be_ignored() -> None:
+    with pytest.raises(ValueError, match="one of the 4 classes"):
+        ConfusionMatrix(4, ignore_index=3)
+
+
 def test_scores_of_a_matrix_equal_torchmetrics() -> None:
     torch.manual_seed(0)
     predicted, truth = torch.randint(0, 5, (400,)), torch.randint(0, 5, (400,))
