@@ -41,7 +41,7 @@ class ClassificationPictures(Callback):
             add_image(trainer, "predictions", draw.grid(tiles))
 
     def on_test_epoch_end(self, trainer: Trainer, task: Classification) -> None:  # type: ignore[override]
-        counts = task.split_metrics("test").confusion.compute().cpu().numpy()  # reduced over all processes
+        counts = task.confusion("test").cpu().numpy()  # reduced over all processes
         if not trainer.is_global_zero:
             return
         images, samples, tiles = self._predict(trainer, task)
