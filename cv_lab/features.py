@@ -18,6 +18,7 @@ from pytorch_lightning import Trainer
 from rich import get_console
 from rich.progress import track
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from cv_lab.augment import Batch
 from cv_lab.data.base import ImageData
@@ -50,15 +51,33 @@ class FeatureRows(InMemoryImages):
 
 
 class FeatureData(ImageData):
-    """The data module `data` with features in place of images."""
+    """The data module `data` with features in place of images.
 
-    def __init__(self, data: ImageData, features: dict[str, Tensor]) -> None:
+    Args:
+        data: set up.
+        features: float (N, D), of the samples of each split.
+        key: names what the training features were computed from.
+
+    Attributes:
+        whole_epochs: give each epoch of training as one batch that holds no features, for heads that are trained
+            elsewhere.
+    """
+
+    def __init__(self, data: ImageData, features: dict[str, Tensor], key: str) -> None:
         super().__init__(data.batch_size, None, data.validation, seed=data.seed)
+        self.key, self.whole_epochs = key, False
         self.mean, self.std, self.classes, self.preprocessing = data.mean, data.std, data.classes, data.preprocessing
         self.train, self.val, self.test = (FeatureRows(getattr(data, s), features[s]) for s in SPLITS)
 
     def load(self, train: bool) -> InMemoryImages:
         raise AssertionError("features are loaded already")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        loader = super().train_dataloader()
+        if not self.whole_epochs:
+            return loader
+        seen = torch.arange(len(loader) * self.batch_size)
+        return DataLoader([{"image": seen.new_empty(len(seen), 0), "index": seen}], None)  # type: ignore[arg-type]
 
     def inputs(self, dataset: InMemoryImages, index: Any, device: torch.device) -> Tensor:
         assert isinstance(dataset, FeatureRows)
@@ -111,11 +130,11 @@ def with_features(
     # Train and validation are parts of one set: all seeds, which divide it differently, share its features.
     shared_with_val = "test" if data.validation == "test" else "train"
     features: dict[str, Tensor] = {}
-    seconds, computed = 0.0, False
+    seconds, computed, names = 0.0, False, {}
     for split in ("train", "test"):
         parts = {split: getattr(data, split)} | ({"val": data.val} if shared_with_val == split else {})
         union = _Union(list(parts.values()))
-        found = _features_of(union, data, task, trainer, key, folder)
+        names[split], found = _features_of(union, data, task, trainer, key, folder)
         seconds, computed = seconds + found.facts["seconds"], computed or found.computed
         for part, dataset in parts.items():
             places = union.places(dataset)
@@ -125,7 +144,7 @@ def with_features(
         log.info("features computed in %.1f s, for this trial and later ones", seconds)
     else:
         log.info("features of an earlier trial are used, which took %.1f s", seconds)
-    return FeatureData(data, features), FeaturePass(seconds, computed)
+    return FeatureData(data, features, names["train"]), FeaturePass(seconds, computed)
 
 
 class _Union:
@@ -167,7 +186,8 @@ class _Union:
 
 def _features_of(
     images: _Union, data: ImageData, task: Transfer, trainer: Trainer, key: dict[str, Any], folder: Path
-) -> Mapped:
+) -> tuple[str, Mapped]:
+    """The name of the features of `images`, and themselves."""
     key = key | {"images": images.digest()}
     name = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:24]
     seconds = 0.0
@@ -194,6 +214,5 @@ def _features_of(
             start = time.perf_counter()
 
     shape = (len(images), task.model.width)
-    return find_or_compute(
-        folder / "features" / f"{name}.safetensors", key, shape, torch.float32, rows, lambda: {"seconds": seconds}
-    )
+    path = folder / "features" / f"{name}.safetensors"
+    return name, find_or_compute(path, key, shape, torch.float32, rows, lambda: {"seconds": seconds})

@@ -33,6 +33,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from cv_lab.config import OF_A_HEAD
 from cv_lab.record import BusyError, OccupiedError, Standing, TrialRecord, failed_value
 from cv_lab.study import read_trial
 
@@ -134,6 +135,7 @@ class ProcessLauncher(Launcher):
             jobs.append(job)
         if refused:
             _refuse("\n".join(refused))
+        _bring_together(jobs)
         return jobs
 
     def _job(self, number: int, overrides: list[str]) -> Job:
@@ -390,6 +392,26 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _bring_together(jobs: list[Job]) -> None:
+    """Tell trials that may train their heads in one pass of each other, by what they differ in.
+
+    Those that are completed count too: what is computed for the others shall not depend on how far the study is.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        if OmegaConf.select(job.config, "task.together"):
+            rest = {key: value for key, value in job.record.identified.items() if key not in OF_A_HEAD}
+            groups.setdefault(repr(rest), []).append(job)
+    for group in groups.values():
+        points = [{key: job.record.identified[key] for key in ("optimizer", "scheduler")} for job in group]
+        distinct = {repr(point): point for point in points}
+        for job, own in zip(group, points, strict=True):
+            others = [point for name, point in distinct.items() if name != repr(own)]
+            launcher = job.config.hydra.launcher
+            with read_write(launcher), open_dict(launcher):
+                launcher.together = [own, *others]
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

@@ -35,8 +35,10 @@ from cv_lab.features import with_features
 from cv_lab.files import write_json
 from cv_lab.models.cut import flops
 from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
+from cv_lab.shared_heads import share_heads
 from cv_lab.study import Trial, print_trial, read_trial
 from cv_lab.tasks.base import Task
+from cv_lab.tasks.linear_probing import LinearProbing
 from cv_lab.tasks.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -127,7 +129,9 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     diagnostics = Diagnostics(history)
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last = record.last_checkpoint
-    chosen = [*instantiate(config.callbacks).values(), instantiate(config.pictures)]
+    if last is not None and torch.load(last, weights_only=True, mmap=True).get("together"):
+        last = None  # its epochs take no time, so they are gone through again
+    chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
     trainer: Trainer = instantiate(config.trainer)(
         precision=resolve_precision(config.precision),
         logger=_logger(config, last, standing),
@@ -159,10 +163,15 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     if isinstance(task, Transfer):
         network = str(config.model.get("name", config.model._target_))
         data, features = with_features(data, task, trainer, network, Path(config.cache_dir), config.cache)
+    if isinstance(task, LinearProbing) and task.together and last is None:
+        share_heads(task, data, trainer, config)
 
     if last is not None:
         log.info("continued from %s", os.path.relpath(last))
     trainer.fit(task, data, ckpt_path=last, weights_only=True)
+    if isinstance(task, LinearProbing) and task.heads is not None:
+        share = task.heads.seconds / len(task.heads)
+        timing.add(share, counted=task.heads.seconds if task.heads.computed else 0.0)
     sign = 1 if task.mode == "max" else -1
     best = max(history.rows, key=lambda row: sign * row[task.monitor])
     # Everything of the training is read before the test, which sets the callbacks back to the best checkpoint.

@@ -8,7 +8,17 @@ from torch import Tensor
 
 
 class NonFiniteLossError(RuntimeError):
-    """The training loss became NaN or infinite."""
+    """The training loss became NaN or infinite.
+
+    Args:
+        where: step, epoch and what else helps to find the cause.
+    """
+
+    def __init__(self, loss: float, where: str) -> None:
+        super().__init__(
+            f"the training loss is {loss} at {where}: try a lower lr, a warm-up (scheduler=warmup_cosine) or "
+            "trainer.gradient_clip_val=1"
+        )
 
 
 class RequireFiniteLoss(Callback):
@@ -44,8 +54,7 @@ class RequireFiniteLoss(Callback):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             images = ", ".join(map(str, index[:8].tolist())) + (", ..." if len(index) > 8 else "")
             raise NonFiniteLossError(
-                f"the training loss is {loss.item()} at step {step} (epoch {trainer.current_epoch + 1}, learning rate "
-                f"{lr:g}, batch of images {images}): try a lower lr, a warm-up (scheduler=warmup_cosine) or "
-                "trainer.gradient_clip_val=1"
+                loss.item(),
+                f"step {step} (epoch {trainer.current_epoch + 1}, learning rate {lr:g}, batch of images {images})",
             )
         self.pending.clear()

@@ -41,6 +41,12 @@ class Timing(Callback):
         self.train_seconds += self._last_batch - self._start
         self.epoch_seconds.append(time.perf_counter() - self._start)
 
+    def add(self, seconds: float, counted: float) -> None:
+        """Add `seconds` of training outside the epochs, of which the fit, but no epoch, counted `counted` already."""
+        self.earlier_fit_seconds += seconds - counted
+        self.train_seconds += seconds
+        self.epoch_seconds = [s + seconds / len(self.epoch_seconds) for s in self.epoch_seconds]
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "epoch_seconds": self.epoch_seconds,

@@ -1,13 +1,17 @@
 """Linear probing: how much a frozen backbone's features tell of the classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cv_lab.augment import Batch
+from cv_lab.callbacks.finite import NonFiniteLossError
+from cv_lab.heads import Heads
 from cv_lab.metrics import ConfusionMatrix, accuracy
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.transfer import Transfer
@@ -50,6 +54,8 @@ class LinearProbing(Transfer):
             images; one learning rate then suits all backbones.
         knn: the test also counts how often the `knn` nearest training images are right, as ``test/knn_accuracy``:
             cosine similarity s, each votes with exp(s / 0.07) (Wu et al., 2018). None leaves it out.
+        together: train the heads of a study's trials that differ in optimizer, schedule, learning rate and weight
+            decay alone in one pass, see :mod:`cv_lab.heads`.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class LinearProbing(Transfer):
         scheduler: SchedulerFactory | None = None,
         standardise: bool = True,
         knn: int | None = None,
+        together: bool = True,
     ) -> None:
         if knn is not None and knn < 1:
             raise ValueError(f"task.knn={knn} must be at least 1 neighbour, or null")
@@ -70,11 +77,59 @@ class LinearProbing(Transfer):
             return nn.Sequential(Standardise(width), linear) if standardise else linear
 
         super().__init__(model, classes, loss, optimizer, scheduler, head)
-        self.standardise, self.knn = standardise, knn
+        self.standardise, self.knn, self.together = standardise, knn, together
+        self.heads: Heads | None = None
         self.knn_confusion = ConfusionMatrix(len(classes))
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The layer that is trained."""
+        layer = self.model.head[1] if self.standardise else self.model.head  # type: ignore[index]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def make_optimizer(self) -> Optimizer:
         return self.optimizer_factory(self.model.head.parameters())
+
+    # A head that is trained together with others goes through its epochs with what came of each.
+
+    def share(self, heads: Heads) -> None:
+        """Take the head of each epoch from `heads`, in place of training steps."""
+        self.heads = heads
+        self.automatic_optimization = False
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["together"] = self.heads is not None  # then no optimizer could go on from here
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        # The schedule has had its say when the heads were trained.
+        return super().configure_optimizers() if self.heads is None else self.make_optimizer()
+
+    def on_train_start(self) -> None:
+        if self.heads is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            features = self._train_features(torch.arange(len(data.train)))
+            self.heads.train_or_find(self.model.head[0](features) if self.standardise else features, data, self.loss)  # type: ignore[index]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.heads is None:
+            return super().training_step(batch, batch_idx)
+        epoch = self.heads.epoch(self.current_epoch)
+        if epoch.failed_step:
+            where = f"step {epoch.failed_step} (epoch {self.current_epoch + 1}, learning rate {epoch.lr:g})"
+            raise NonFiniteLossError(epoch.loss.item(), where)
+        with torch.no_grad():
+            self.linear.weight.copy_(epoch.weight[:, :-1])
+            self.linear.bias.copy_(epoch.weight[:, -1])
+        metrics = self.split_metrics("train")
+        metrics.loss.update(epoch.loss.to(self.device), len(batch["image"]))
+        pairs = torch.arange(epoch.counts.numel()).repeat_interleave(epoch.counts.flatten()).to(self.device)
+        metrics.confusion.update(pairs % len(self.classes), pairs // len(self.classes))
+        self.trainer.optimizers[0].param_groups[0]["lr"] = epoch.lr
+        # What trainer.global_step counts.
+        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed += self.heads.steps
+        return epoch.first_loss
 
     def on_fit_start(self) -> None:
         if self.standardise:
