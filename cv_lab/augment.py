@@ -81,7 +81,7 @@ class RandomHorizontalFlip:
 
 
 class RandomResizedCrop:
-    """Cut out a random window and scale it to the old size, as `torchvision.transforms.RandomResizedCrop` does.
+    """Cut out a random window and scale it to one size, as `torchvision.transforms.RandomResizedCrop` does.
 
     Images are interpolated bilinearly, masks take the nearest pixel. Windows larger than the image show
     black, unlabelled pixels around it.
@@ -89,10 +89,16 @@ class RandomResizedCrop:
     Args:
         scale: range of the window's area as a share of the image's; may exceed 1.
         ratio: range of the factor by which the window's aspect ratio differs from the image's.
+        size: height and width to scale to; None keeps the image's.
     """
 
-    def __init__(self, scale: tuple[float, float] = (0.25, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
-        self.scale, self.ratio = scale, ratio
+    def __init__(
+        self,
+        scale: tuple[float, float] = (0.25, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self.scale, self.ratio, self.size = scale, ratio, size
 
     def __call__(self, batch: Batch) -> Batch:
         images = batch["image"]
@@ -109,7 +115,7 @@ class RandomResizedCrop:
         x, y = ((1 - side).abs() * uniform(-1, 1) for side in (width, height))
         zero = torch.zeros_like(x)
         theta = torch.stack([torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
-        grid = F.affine_grid(theta, [n, 1, *images.shape[2:]], align_corners=False)
+        grid = F.affine_grid(theta, [n, 1, *(self.size or images.shape[2:])], align_corners=False)
         batch = {**batch, "image": F.grid_sample(images.float(), grid, align_corners=False)}
         if "mask" in batch:
             # Zeros come in from outside: labels are shifted so that the unlabelled ones are 0 meanwhile.

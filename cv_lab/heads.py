@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor, nn
-from torch.func import grad_and_value, vmap
 from torch.optim import Optimizer
 
 from cv_lab.data.in_memory import train_loader
 from cv_lab.features import FeatureData
+from cv_lab.losses import CrossEntropy
 from cv_lab.mapped import find_or_compute
 from cv_lab.row_optimizers import row_kind
 
@@ -67,7 +68,7 @@ def train_heads(
     features: Tensor,
     labels: Tensor,
     epochs: Iterator[Tensor],
-    loss: nn.Module,
+    loss: CrossEntropy,
     optimizers: Sequence[Optimizer],
     rates: Tensor,
 ) -> Iterator[Tensor]:
@@ -99,7 +100,6 @@ def train_heads(
         updates.append((part, kind(groups, rows[part])))
         begin = part.stop
     rates = rates[:, order].to(start).unsqueeze(2)
-    gradients = vmap(grad_and_value(loss), in_dims=(1, None), out_dims=(1, 0))
     offsets = torch.arange(heads, device=start.device) * classes**2
     back = torch.tensor(order).argsort()
     failed = torch.zeros(heads, device=start.device)
@@ -109,13 +109,13 @@ def train_heads(
         for index in batches.to(start.device):
             x, y = inputs[index], labels[index]
             logits = (x @ matrix.T).view(len(x), heads, classes)
-            slopes, values = gradients(logits, y)
+            slopes, values = _slopes_and_losses(logits, y, loss)
             gradient = (slopes.reshape(len(x), -1).T @ x).view(heads, -1)
             for part, update in updates:
                 update.step(rows[part], gradient[part], rates[step, part])
             step += 1
             losses.append(values)
-            pairs.append((y * classes).unsqueeze(1) + logits.argmax(2) + offsets)
+            pairs.append((y * classes).unsqueeze(1) + logits.detach().argmax(2) + offsets)
         counts = torch.bincount(torch.cat(pairs).flatten(), minlength=heads * classes**2).view(heads, -1)
         table = torch.stack(losses)  # (steps, H)
         wrong = ~table.isfinite()
@@ -123,6 +123,23 @@ def train_heads(
         failed = torch.where((failed == 0) & wrong.any(0), first, failed)
         told = torch.stack([table[0], table.double().mean(0).float(), rates[step, :, 0], failed], dim=1)
         yield torch.cat([rows, counts, told], dim=1).cpu()[back]
+
+
+def _slopes_and_losses(logits: Tensor, labels: Tensor, loss: CrossEntropy) -> tuple[Tensor, Tensor]:
+    """The gradient by the logits, both (B, H, K), and the loss of each head, (H,): one call of torch's for all heads."""
+    heads = logits.shape[1]
+    logits.requires_grad_()
+    losses = F.cross_entropy(
+        logits.flatten(0, 1),
+        labels.repeat_interleave(heads),
+        loss.weight,
+        reduction="none",
+        label_smoothing=loss.label_smoothing,
+    )
+    total = len(labels) if loss.weight is None else loss.weight[labels].sum()
+    values = losses.view(-1, heads).sum(0) / total
+    (slopes,) = torch.autograd.grad(values.sum(), logits)
+    return slopes, values.detach()
 
 
 def rates_of(optimizer: Optimizer, scheduler: Any, steps: int) -> list[float]:
@@ -161,7 +178,7 @@ class Heads:
     def __len__(self) -> int:
         return len(self.points)
 
-    def train_or_find(self, features: Tensor, data: FeatureData, loss: nn.Module) -> None:
+    def train_or_find(self, features: Tensor, data: FeatureData, loss: CrossEntropy) -> None:
         """Have all epochs of all heads, computed now or by another trial of the study.
 
         Args:

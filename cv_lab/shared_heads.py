@@ -13,6 +13,7 @@ from cv_lab.build import resolved
 from cv_lab.data.base import ImageData
 from cv_lab.features import FeatureData
 from cv_lab.heads import Heads, new_optimizer, packed_size
+from cv_lab.losses import CrossEntropy
 from cv_lab.row_optimizers import row_kind
 from cv_lab.tasks.linear_probing import LinearProbing
 
@@ -36,6 +37,8 @@ def share_heads(task: LinearProbing, data: ImageData, trainer: Trainer, config: 
     own = points[0]
     points = [point for point in points if row_kind(new_optimizer(point)) is not None]
     why_not = _why_not(trainer)
+    if not isinstance(task.loss, CrossEntropy):
+        why_not = f"{type(task.loss).__name__} is not among the losses that can be computed for several"
     if own not in points:
         why_not = f"{own['optimizer']['_target_']} with its options is not among those that can be computed for several"
     linear = task.linear

@@ -121,6 +121,16 @@ def test_resized_crops_have_the_scales_of_torchvisions() -> None:
         assert abs(widths[0].quantile(q) - widths[1].quantile(q)) < 0.04
 
 
+def test_resized_crops_are_scaled_to_a_size_of_their_own() -> None:
+    torch.manual_seed(0)
+    whole = RandomResizedCrop((1.0, 1.0), (1.0, 1.0), size=(8, 24))(
+        {"image": torch.full((2, 3, 16, 16), 7.0)} | {"mask": torch.full((2, 16, 16), 5, dtype=torch.uint8)}
+    )
+    assert whole["image"].shape == (2, 3, 8, 24)
+    assert whole["mask"].shape == (2, 8, 24)
+    assert whole["mask"].eq(5).all()
+
+
 def test_what_a_crop_shows_beyond_the_image_is_unlabelled() -> None:
     after = RandomResizedCrop((3.9, 4.0), (1.0, 1.0))(blocks(16))
     assert 0.7 < (after["mask"] == 255).float().mean() < 0.8

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from cv_lab.augment import Batch
 from cv_lab.callbacks.finite import NonFiniteLossError
 from cv_lab.heads import Heads
+from cv_lab.losses import CrossEntropy
 from cv_lab.metrics import ConfusionMatrix, accuracy
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.transfer import Transfer
@@ -108,6 +109,7 @@ class LinearProbing(Transfer):
 
     def on_train_start(self) -> None:
         if self.heads is not None:
+            assert isinstance(self.loss, CrossEntropy)
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             features = self._train_features(torch.arange(len(data.train)))
             self.heads.train_or_find(self.model.head[0](features) if self.standardise else features, data, self.loss)  # type: ignore[index]
