@@ -126,7 +126,7 @@ def train_heads(
 
 
 def _slopes_and_losses(logits: Tensor, labels: Tensor, loss: CrossEntropy) -> tuple[Tensor, Tensor]:
-    """The gradient by the logits, both (B, H, K), and the loss of each head, (H,): one call of torch's for all heads."""
+    """The gradient by the logits, both (B, H, K), and the loss of each head, (H,), in one call of torch for all."""
     heads = logits.shape[1]
     logits.requires_grad_()
     losses = F.cross_entropy(
