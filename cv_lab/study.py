@@ -39,13 +39,7 @@ def read_trial(folder: Path) -> Trial:
     return Trial(folder, read_json(folder / "trial.json"), read_json(result) if result.exists() else None)
 
 
-def read_trials(study: Path) -> list[Trial]:
-    """All trials of a study, best first."""
-    trials = [read_trial(path.parent) for path in study.glob("*/trial.json")]
-    return sorted(trials, key=lambda trial: (-trial.score, trial.folder.name))
-
-
-def varied(trials: list[Trial]) -> list[str]:
+def varied(trials: Sequence[Trial]) -> list[str]:
     """The parameters in which the trials differ; those of a lone trial's overrides."""
     if len(trials) == 1:
         return [o.lstrip("+").partition("=")[0] for o in trials[0].record["overrides"]]
@@ -71,7 +65,7 @@ def print_trial(trial: Trial) -> None:
         print(VALIDATED_ON_TEST)
 
 
-def print_table(trials: list[Trial]) -> None:
+def print_table(trials: Sequence[Trial]) -> None:
     """Print the trials of a study on the terminal, best first, and then why others did not end.
 
     Trials that differ in their seed alone share a row, with mean and sample standard deviation.
@@ -103,14 +97,14 @@ def print_table(trials: list[Trial]) -> None:
         if any(trial.result["monitor"]["validation"] != "split" for trial in trials if trial.result):
             print(VALIDATED_ON_TEST)
     for trial in trials:
-        status, error = trial.record["status"], trial.record["error"]
+        status, error = trial.record["status"], trial.record.get("error")
         if status == "running":
             status = "running in another process" if is_alive(trial.record) else "killed"
         if status != "completed":
-            print(f"{status}: {trial.folder}" + (f": {error['message']}" if status == "failed" else ""))
+            print(f"{status}: {trial.folder}" + (f": {error['message']}" if error and status == "failed" else ""))
 
 
-def by_seed(trials: list[Trial]) -> list[list[Trial]]:
+def by_seed(trials: Sequence[AnyTrial]) -> list[list[AnyTrial]]:
     """Completed trials in groups that differ in their seed alone, the group of the best mean first."""
     return sorted(but_for_seed(trials), key=lambda group: -fmean(trial.score for trial in group))
 
@@ -124,7 +118,7 @@ def but_for_seed(trials: Sequence[AnyTrial]) -> list[list[AnyTrial]]:
     return list(groups.values())
 
 
-def figures(trials: list[Trial]) -> dict[str, str]:
+def figures(trials: Sequence[Trial]) -> dict[str, str]:
     """The figures of completed trials at their best epochs, by column, as text; of several, mean ± deviation."""
     each = [_numbers(trial) for trial in trials]
     return {

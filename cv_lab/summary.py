@@ -7,7 +7,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from cv_lab.study import print_table, read_trials
+from cv_lab.report.read import read_study
+from cv_lab.study import print_table
 
 
 class StudySummary(Callback):
@@ -17,10 +18,8 @@ class StudySummary(Callback):
         from cv_lab.report.page import report_at_end  # which --help need not wait for
 
         folder = Path(config.hydra.sweep.dir)
-        try:
-            trials = read_trials(folder)
-            print_table(trials)
-        finally:  # the report passes over damaged files, which the table does not
-            report_at_end(folder)
-        if any(trial.record["status"] == "failed" for trial in trials):
+        trials = read_study(folder).trials
+        print_table(trials)
+        report_at_end(folder)  # says what it could not read
+        if any(trial.status == "failed" for trial in trials):
             sys.exit(1)

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from cv_lab.study import by_seed, print_table, read_trials
+from cv_lab.record import SCHEMA
+from cv_lab.report.read import read_study
+from cv_lab.study import by_seed, print_table
+from cv_lab.summary import StudySummary
 
 
 def write_trial(study: Path, parameters: dict[str, Any], accuracy: float | None, **record: Any) -> None:
@@ -16,12 +20,20 @@ def write_trial(study: Path, parameters: dict[str, Any], accuracy: float | None,
     folder = study / ",".join(f"{key}={value}" for key, value in parameters.items())
     folder.mkdir(parents=True)
     host = {"host": socket.gethostname(), "pid": os.getpid(), "pid_start": 0}
-    fields = {"status": "completed", "parameters": parameters, "overrides": [], "error": None, **host, **record}
-    (folder / "trial.json").write_text(json.dumps(fields))
+    fields = {
+        "schema": SCHEMA,
+        "status": "completed",
+        "parameters": parameters,
+        "overrides": [],
+        "error": None,
+        **host,
+        **record,
+    }
+    (folder / "trial.json").write_text(json.dumps(fields | host | record))
     if accuracy is not None:
         monitor = {"name": "val/accuracy", "mode": "max", "best": accuracy, "epoch": 3, "validation": "split"}
         metrics = {"train/loss": 1.0, "val/loss": 1.0, "val/accuracy": accuracy}
-        result = {"monitor": monitor, "metrics": metrics, "seconds": {"fit": 10.0}}
+        result = {"schema": SCHEMA, "monitor": monitor, "metrics": metrics, "seconds": {"fit": 10.0}}
         (folder / "result.json").write_text(json.dumps(result))
 
 
@@ -29,7 +41,7 @@ def test_seeds_share_a_row_with_mean_and_deviation(tmp_path: Path, capsys: pytes
     for lr, accuracies in ((0.1, (0.5, 0.6, 0.7)), (0.01, (0.8, 0.6, 0.9))):
         for seed, accuracy in enumerate(accuracies, 1):
             write_trial(tmp_path, {"lr": lr, "seed": seed}, accuracy)
-    trials = read_trials(tmp_path)
+    trials = read_study(tmp_path).trials
     assert [len(group) for group in by_seed(trials)] == [3, 3]
     print_table(trials)
     head, first, second = capsys.readouterr().out.splitlines()
@@ -42,7 +54,7 @@ def test_seeds_share_a_row_with_mean_and_deviation(tmp_path: Path, capsys: pytes
 def test_without_repeated_seeds_each_trial_has_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_trial(tmp_path, {"lr": 0.1, "seed": 1}, 0.5)
     write_trial(tmp_path, {"lr": 0.2, "seed": 2}, 0.6)
-    print_table(read_trials(tmp_path))
+    print_table(read_study(tmp_path).trials)
     printed = capsys.readouterr().out
     assert "±" not in printed
     assert "seeds" not in printed
@@ -54,8 +66,19 @@ def test_what_did_not_end_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     write_trial(tmp_path, {"seed": 2}, None, status="running")  # this process did not start at tick 0
     write_trial(tmp_path, {"seed": 3}, None, status="running", host="elsewhere")
     write_trial(tmp_path, {"seed": 4}, None, status="interrupted")
-    print_table(read_trials(tmp_path))
+    print_table(read_study(tmp_path).trials)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("failed: ")
     assert lines[0].endswith("no luck")
     assert [line.partition(":")[0] for line in lines[1:]] == ["killed", "running in another process", "interrupted"]
+
+
+def test_a_damaged_trial_hides_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_trial(tmp_path, {"lr": 0.1}, 0.5)
+    write_trial(tmp_path, {"lr": 0.2}, 0.6)
+    (tmp_path / "lr=0.1" / "trial.json").write_text("{")
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    StudySummary().on_multirun_end(config)
+    printed = capsys.readouterr().out
+    assert "60.00 %" in printed
+    assert "lr=0.1 is left out: trial.json is damaged" in printed

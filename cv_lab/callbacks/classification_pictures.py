@@ -1,5 +1,6 @@
 """Pictures of a classifier: what it says of some validation images, and its confusion matrix."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from cv_lab.tasks.classification import Classification
 
 
 class ClassificationPictures(Callback):
-    """Show a fixed sample of validation images in TensorBoard after each epoch; keep those of the best checkpoint.
+    """Show a fixed sample of validation images in TensorBoard after epochs; keep those of the best checkpoint.
+
+    Epochs that take less than ten drawings are passed over until they do together: a probe of kept features would
+    spend most of its time on drawing.
 
     The folder holds at the end ``gallery.png``, ``samples.json`` with ``images/*.png``, and of the test set the
     confusion matrix as ``confusion_matrix.csv`` (rows are the truth) and ``.png``, ``class_accuracy.csv`` and
@@ -34,11 +38,14 @@ class ClassificationPictures(Callback):
     def __init__(self, folder: str, count: int = 32) -> None:
         self.folder = Path(folder)
         self.count = count
+        self.next_drawing = 0.0
 
     def on_validation_epoch_end(self, trainer: Trainer, task: Classification) -> None:  # type: ignore[override]
-        if trainer.is_global_zero:
+        start = time.perf_counter()
+        if trainer.is_global_zero and start >= self.next_drawing:
             _, _, tiles = self._predict(trainer, task)
             add_image(trainer, "predictions", draw.grid(tiles))
+            self.next_drawing = start + 10 * (time.perf_counter() - start)
 
     def on_test_epoch_end(self, trainer: Trainer, task: Classification) -> None:  # type: ignore[override]
         counts = task.confusion("test").cpu().numpy()  # reduced over all processes

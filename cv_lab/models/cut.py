@@ -99,12 +99,19 @@ def head_of(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     """Name and module of a classifier's head: its last linear layer or convolution.
 
     Raises:
-        ValueError: if it has neither.
+        ValueError: if it has neither, or several heads side by side, as distilled networks do.
     """
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     if not layers:
         raise ValueError(f"{type(network).__name__} ends in no linear layer that a head could replace")
-    return layers[-1]
+    name, head = layers[-1]
+    heads = [n for n, m in layers if n.startswith("head") and m.weight.shape == head.weight.shape]
+    if name.startswith("head") and len(heads) > 1:
+        raise ValueError(
+            f"{type(network).__name__} has {len(heads)} heads, {' and '.join(heads)}, and one is to be replaced: give "
+            "a network with a single one, such as its version without distillation"
+        )
+    return name, head
 
 
 def stages(network: nn.Module) -> dict[str, int]:

@@ -36,6 +36,11 @@ def test_networks_of_each_family_are_cut_below_their_head(make: NamedNetwork, wi
     assert network.stage_count == count
 
 
+def test_networks_of_two_heads_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 heads, head and head_dist"):
+        head_of(TimmNetwork("deit_tiny_distilled_patch16_224")(num_classes=5))
+
+
 def test_alexnet_is_cut_where_the_report_trained() -> None:
     name, head = head_of(TorchvisionNetwork("alexnet")(num_classes=1000))
     assert name == "classifier.6"
