@@ -89,14 +89,14 @@ class RandomResizedCrop:
     Args:
         scale: range of the window's area as a share of the image's; may exceed 1.
         ratio: range of the factor by which the window's aspect ratio differs from the image's.
-        size: height and width to scale to; None keeps the image's.
+        size: of the result, as a share of the image's height and width.
     """
 
     def __init__(
         self,
         scale: tuple[float, float] = (0.25, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        size: tuple[int, int] | None = None,
+        size: float = 1.0,
     ) -> None:
         self.scale, self.ratio, self.size = scale, ratio, size
 
@@ -115,7 +115,8 @@ class RandomResizedCrop:
         x, y = ((1 - side).abs() * uniform(-1, 1) for side in (width, height))
         zero = torch.zeros_like(x)
         theta = torch.stack([torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
-        grid = F.affine_grid(theta, [n, 1, *(self.size or images.shape[2:])], align_corners=False)
+        size = [round(self.size * side) for side in images.shape[2:]]
+        grid = F.affine_grid(theta, [n, 1, *size], align_corners=False)
         batch = {**batch, "image": F.grid_sample(images.float(), grid, align_corners=False)}
         if "mask" in batch:
             # Zeros come in from outside: labels are shifted so that the unlabelled ones are 0 meanwhile.

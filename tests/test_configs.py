@@ -25,6 +25,19 @@ def test_config_composes_and_instantiates(path: Path) -> None:
         instantiate(config[key])
 
 
+@pytest.mark.parametrize("name", [path.stem for path in FILES if path.parent.name == "experiment"])
+def test_experiments_take_the_embedded_scenes(name: str) -> None:
+    """What an experiment says of its data set must not be what other data sets do not know."""
+    register_config()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = [f"experiment={name}", "data=shapes", "data.train_count=400", "data.test_count=8"]
+        config = compose("train", [*overrides, "batch_size=4", "trial_dir=/tmp/never-written"])
+    data = instantiate(config.data)
+    data.setup()
+    assert len(data.classes) == 8
+    assert next(iter(data.train_dataloader()))["image"].shape == (4, 3, 48, 48)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_config_opens_with_the_command_that_runs_it(path: Path) -> None:
     head = path.read_text().splitlines()[:2]
