@@ -11,6 +11,7 @@ from cv_lab.report.wording import count, figure, gap, is_share, listing, seconds
 
 ENOUGH = 0.005  # of a metric in 0..1: half a point, within which a result counts as reached
 CLOSE = 0.02  # of the best result; a trial that gives up no more is worth naming if it is quicker
+QUICKER = 0.8  # of the best trial's time; more is no saving to speak of
 PARTED = 1.1  # times its lowest, from which on a validation loss counts as risen
 DIVERGED = 1.2  # the same of a training loss, whose rise no regularisation mends
 UNDERFITTED = 0.6  # of the best trial's training metric
@@ -162,7 +163,7 @@ def costs(section: Section) -> list[Finding]:
         return []
     best, top, slow = front[-1]
     close, value, quick = next(one for one in front if section.better(top, one[1]) <= CLOSE * abs(top))
-    if close is best:
+    if close is best or quick > QUICKER * slow:
         return []
     words = (
         f"{section.label(close)} comes within {gap(section.monitor, section.better(top, value))} of the best trial in "
