@@ -2,7 +2,12 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: train test check format tensorboard clean
+# Published studies that need no download, on few embedded scenes: what they say is what the scenes say.
+STUDIES = cifar100_learning_rate cifar100_optimizer cifar100_label_smoothing \
+	segmentation_epochs segmentation_learning_rate segmentation_class_weights
+SMALL = data=shapes data.train_count=1000 data.test_count=300
+
+.PHONY: train test studies check format tensorboard clean
 
 train: .venv/installed ## run the main job on embedded data
 	$(BIN)/python train.py
@@ -18,6 +23,11 @@ check: .venv/installed ## format, lint and types, without changing a file
 format: .venv/installed ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+studies: .venv/installed ## run the small published studies, each with its report; again, it goes on where it stopped
+	status=0; for study in $(STUDIES); do \
+		$(BIN)/python train.py experiment=$$study $(SMALL) study=small_$$study || status=1; \
+	done; exit $$status
 
 tensorboard: .venv/installed ## open the dashboards of all studies
 	$(BIN)/tensorboard --logdir studies
