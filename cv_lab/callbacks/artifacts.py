@@ -14,7 +14,7 @@ from cv_lab.files import replacing, write_csv
 def save_png(image: Image.Image, path: Path) -> None:
     """Write `image` whole or not at all."""
     with replacing(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", compress_level=1)  # a quarter of the time for a sixth more bytes
 
 
 def save_confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str], folder: Path) -> Image.Image:

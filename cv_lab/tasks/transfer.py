@@ -44,6 +44,7 @@ class Transfer(Classification):
 
         super().__init__(cut, classes, loss, optimizer, scheduler)
         self.weights: str | None = None  # where the backbone's weights came from
+        self.frozen_hash: str | None = None  # of a backbone that does not change any more
 
     @property
     def network(self) -> nn.Module:
@@ -69,7 +70,9 @@ class Transfer(Classification):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("model.backbone.")}
         checkpoint["backbone_from"] = self.weights
-        checkpoint["backbone_hash"] = self.backbone_hash()
+        if self.frozen_hash is None:
+            self.frozen_hash = self.backbone_hash()
+        checkpoint["backbone_hash"] = self.frozen_hash
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the backbone to a checkpoint of the head alone.
