@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cv_lab.diagnosis import dead_learning, diverging_loss
 from cv_lab.report.figures import front_of, pair_key
 from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, Setting, text
@@ -12,12 +13,9 @@ from cv_lab.report.wording import count, figure, gap, is_share, listing, seconds
 ENOUGH = 0.005  # of a metric in 0..1: half a point, within which a result counts as reached
 CLOSE = 0.02  # of the best result; a trial that gives up no more is worth naming if it is quicker
 QUICKER = 0.8  # of the best trial's time; more is no saving to speak of
-PARTED = 1.1  # times its lowest, from which on a validation loss counts as risen
-DIVERGED = 1.2  # the same of a training loss, whose rise no regularisation mends
 UNDERFITTED = 0.6  # of the best trial's training metric
 SEARCH = 20  # settings, from which on a parameter that never has a value twice counts as searched
 SEEDS = 5  # below so many, a standard deviation is itself uncertain by a third or more
-COLLAPSED = 0.9  # share of all predictions that one class takes
 
 
 @dataclass(frozen=True)
@@ -37,18 +35,20 @@ class Finding:
     figure: str = ""
 
 
+# What trials find wrong with themselves, see cv_lab.diagnosis, by what it is called here.
+TROUBLE = {
+    "diverged": {"diverging_loss", "exploding_loss"},
+    "collapsed": {"collapse"},
+    "overfitted": {"overfitting"},
+    "underfitted": {"dead_learning", "chance_level"},
+}
 WARNINGS = {"failed", "diverged", "collapsed", "overfitted", "underfitted", "told", "biased", "unfinished", "code"}
 
 
-def findings(section: Section, shares: dict[str, tuple[str, float, float]]) -> list[Finding]:
-    """All findings of a section, what was asked first.
-
-    Args:
-        section: of the study.
-        shares: by trial, the class that its predictions prefer, their share of all, and the class's share of the truth.
-    """
+def findings(section: Section) -> list[Finding]:
+    """All findings of a section, what was asked first."""
     found = [winner(section), *parameters(section), *interactions(section), *epochs(section), *costs(section)]
-    found += [*trouble(section, shares), *caveats(section)]
+    found += [*trouble(section), *caveats(section)]
     return [finding for finding in found if finding is not None]
 
 
@@ -173,7 +173,7 @@ def costs(section: Section) -> list[Finding]:
     return [Finding("cost", words, [close.name, best.name], "cost")]
 
 
-def trouble(section: Section, shares: dict[str, tuple[str, float, float]]) -> list[Finding]:
+def trouble(section: Section) -> list[Finding]:
     """Trials that failed, diverged, collapsed, overfitted or underfitted."""
     found = []
     failed: dict[str, list[Entry]] = {}
@@ -183,31 +183,29 @@ def trouble(section: Section, shares: dict[str, tuple[str, float, float]]) -> li
     for why, trials in failed.items():
         words = f"{count(len(trials), 'trial')} failed ({listing([section.label(t) for t in trials], 4)}): {why}"
         found.append(Finding("failed", words, [t.name for t in trials], "failures"))
-    checks = (
-        ("diverged", {"diverging_loss", "exploding_loss"}, _diverged),
-        ("collapsed", {"collapse"}, lambda _, trial: _collapsed(shares.get(trial.name))),
-        ("overfitted", {"overfitting"}, _overfitted),
-        ("underfitted", {"dead_learning", "chance_level"}, _underfitted),
-    )
+    told = {trial.name: _told(trial) for trial in section.trials}
     said: set[str] = set()  # a trial that diverged is not called underfitted, too
-    for kind, told_kinds, check in checks:
+    for kind, told_kinds in TROUBLE.items():
         cases = []
         for trial in section.trials:
-            told = next((f for f in _told(trial) if f.get("kind") in told_kinds), None)
-            case = f"from epoch {told['epoch']} on, {told['message']}" if told else check(section, trial)
+            case = next((words for told_kind, words in told[trial.name] if told_kind in told_kinds), None)
+            if case is None and kind == "underfitted":
+                case = _underfitted(section, trial)
             if case is not None and (trial.name not in said or kind == "overfitted"):
                 cases.append((trial, case))
                 said.add(trial.name)
         if cases:
+            # What to try is the same for all, and said once.
+            parts = [(section.label(trial), *words.partition(". Try ")) for trial, words in cases]
+            told_cases = " ".join(f"{case}." for case in _few([f"{label}: {words}" for label, words, _, _ in parts]))
+            advice = "".join(f" Try {one}." for one in dict.fromkeys(one for *_, one in parts if one))
             start = f"{len(cases)} of {count(len(section.trials), 'trial')} {kind}. "
-            told_cases = " ".join(f"{case}." for case in _few([f"{section.label(t)}: {words}" for t, words in cases]))
-            found.append(Finding(kind, start + told_cases, [t.name for t, _ in cases], "curves"))
-    known = {kind for _, kinds, _ in checks for kind in kinds}
+            found.append(Finding(kind, start + told_cases + advice, [t.name for t, _ in cases], "curves"))
+    known = {kind for kinds in TROUBLE.values() for kind in kinds}
     for trial in section.trials:
-        for finding in _told(trial):
-            if finding.get("kind") not in known:
-                words = f"{section.label(trial)}, from epoch {finding['epoch']} on: {finding['message']}."
-                found.append(Finding("told", words, [trial.name]))
+        for told_kind, words in told[trial.name]:
+            if told_kind not in known:
+                found.append(Finding("told", f"{section.label(trial)}, {words}.", [trial.name]))
     return found
 
 
@@ -377,47 +375,24 @@ def _saturated(section: Section, trial: Entry, curve: list[tuple[float, float]])
     return Finding("epochs", words, [trial.name], "curves")
 
 
-def _told(trial: Entry) -> list[dict]:
-    """Findings that the trial wrote of itself and that held to its end."""
-    told = (trial.result or {}).get("findings")
+def _told(trial: Entry) -> list[tuple[str, str]]:
+    """Kind and words of what the trial found wrong with itself to its end.
+
+    One that did not come to write its result is judged by its curves, by the same rules.
+    """
+    if trial.result is None:
+        rows = [row for row in trial.epochs if "train/loss" in row]
+        if not rows:
+            return []
+        seen = {"diverging_loss": diverging_loss(rows), "dead_learning": dead_learning(rows)}
+        return [(kind, words) for kind, words in seen.items() if words is not None]
+    told = trial.result.get("findings")
     complete = {"kind", "epoch", "message"}
     return [
-        {**f, "message": str(f["message"]).rstrip(".")}
+        (str(f["kind"]), f"from epoch {f['epoch']} on, {str(f['message']).rstrip('.')}")
         for f in (told if isinstance(told, list) else [])
         if isinstance(f, dict) and complete <= f.keys() and f.get("recovered") is None
     ]
-
-
-def _diverged(section: Section, trial: Entry) -> str | None:
-    losses = trial.curve("train/loss")
-    if len(losses) < 2:
-        return None
-    epoch, lowest = min(losses, key=lambda point: point[1])
-    last_epoch, last = losses[-1]
-    if lowest <= 0 or last <= DIVERGED * lowest:
-        return None
-    return f"its training loss rose from {lowest:.3g} in epoch {epoch:g} to {last:.3g} in epoch {last_epoch:g}"
-
-
-def _collapsed(shares: tuple[str, float, float] | None) -> str | None:
-    if shares is None or shares[1] < COLLAPSED or shares[2] > shares[1] / 2:
-        return None
-    name, predicted, true = shares
-    return f"{100 * predicted:.0f} % of its predictions for the test set are {name}, {100 * true:.0f} % of the truth"
-
-
-def _overfitted(section: Section, trial: Entry) -> str | None:
-    train, val = dict(trial.curve("train/loss")), trial.curve("val/loss")
-    if len(val) < 2:
-        return None
-    epoch, lowest = min(val, key=lambda point: point[1])
-    last_epoch, last = val[-1]
-    if last < PARTED * lowest or epoch not in train or last_epoch not in train or train[last_epoch] >= train[epoch]:
-        return None
-    return (
-        f"from epoch {epoch:g} to {last_epoch:g} its validation loss rose from {lowest:.3g} to {last:.3g} while its "
-        f"training loss fell from {train[epoch]:.3g} to {train[last_epoch]:.3g}"
-    )
 
 
 def _underfitted(section: Section, trial: Entry) -> str | None:

@@ -90,14 +90,13 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         )
         for figure in attempt(what, lambda make=make: make(section), [])  # type: ignore[misc]
     ]
-    shares = {name: matrix.preferred() for name, matrix in matrices.items()}
     prefix = f"{index}_{slug(section.task)}_"
     failed = [trial for trial in section.trials if trial.status == "failed"]
     return {
         "key": key,
         "title": f"{section.task}, judged by {section.monitor}" if section.monitor else section.task,
         "shared": tables.shared(section.trials),
-        "findings": attempt("the findings", lambda: findings(section, shares), []),
+        "findings": attempt("the findings", lambda: findings(section), []),
         "settings": attempt("the settings", lambda: tables.settings_table(section), None),
         "trials": tables.trials_table(section),
         "cost": attempt("the costs", lambda: tables.cost_table(section), tables.Table([], [])),

@@ -47,12 +47,6 @@ class Matrix:
         """The most confused pairs, see :func:`~cv_lab.confusion.most_confused`."""
         return most_confused(self.counts, self.classes, PAIRS)
 
-    def preferred(self) -> tuple[str, float, float]:
-        """The class predicted most, its share of all predictions, and of the truth."""
-        total = max(int(self.counts.sum()), 1)
-        top = int(self.counts.sum(0).argmax())
-        return self.classes[top], self.counts.sum(0)[top] / total, self.counts.sum(1)[top] / total
-
 
 def representatives(section: Section, limit: int) -> list[Entry]:
     """The best trial of each of the best settings."""

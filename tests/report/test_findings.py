@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,10 +11,10 @@ from cv_lab.report.sections import sections
 from tests.report.folders import failed, make_trial
 
 
-def told(study: Path, shares: dict[str, tuple[str, float, float]] | None = None) -> dict[str, str]:
+def told(study: Path) -> dict[str, str]:
     """The findings of a study of one section, by kind; every trial that they name is there."""
     (section,) = sections(read_study(study).trials)
-    found = findings(section, shares or {})
+    found = findings(section)
     names = {trial.name for trial in section.trials}
     assert all(finding.trials and set(finding.trials) <= names for finding in found)
     return {kind: " ".join(f.text for f in found if f.kind == kind) for kind in dict.fromkeys(f.kind for f in found)}
@@ -95,45 +94,38 @@ def test_best_value_at_the_edge_of_what_was_tried(tmp_path: Path) -> None:
     assert told(tmp_path)["edge"] == "The best lr, 1, is the largest tried: what lies beyond is not known."
 
 
-FALLING = [2.0, 1.5, 1.0, 0.8, 0.7]
-
-
-@pytest.mark.parametrize(
-    ("kind", "curves", "words"),
-    [
-        ("diverged", {"train_loss": [2.0, 1.0, 3.0, 9.0, 1.2e10]}, "rose from 1 in epoch 2 to 1.2e+10 in epoch 5"),
-        (
-            "overfitted",
-            {"train_loss": FALLING, "val_loss": [2.0, 1.6, 1.5, 1.8, 2.4]},
-            "from epoch 3 to 5 its validation loss rose from 1.5 to 2.4 while its training loss fell from 1 to 0.7",
-        ),
-    ],
-)
-def test_trouble_in_curves_is_told_with_figures(tmp_path: Path, kind: str, curves: dict[str, Any], words: str) -> None:
-    make_trial(tmp_path, "well", 0.5, train_loss=FALLING, val_loss=FALLING)
-    make_trial(tmp_path, "bad", 0.45, parameters={"lr": 0.1}, **curves)
-    found = told(tmp_path)
-    assert found[kind].startswith("1 of 2 trials " + kind)
-    assert words in found[kind]
+def test_curves_of_a_trial_without_a_result_are_judged(tmp_path: Path) -> None:
+    make_trial(tmp_path, "well", 0.5)
+    losses = [2.0, 1.0, 3.0, 9.0, 1.2e10]
+    make_trial(tmp_path, "bad", None, "interrupted", parameters={"lr": 0.1}, train_loss=losses)
+    found = told(tmp_path)["diverged"]
+    assert found.startswith("1 of 2 trials diverged. lr 0.1: ")
+    assert "rose from 1 in epoch 2 to 1.2e+10" in found
 
 
 def test_healthy_trials_raise_no_warning(tmp_path: Path) -> None:
     make_trial(tmp_path, "a", 0.5)
     make_trial(tmp_path, "b", 0.45, parameters={"lr": 0.1})
-    shares = {"a": ("cat", 0.5, 0.5), "b": ("cat", 0.95, 0.9)}
-    assert (
-        not {"diverged", "overfitted", "underfitted", "collapsed", "failed", "unfinished"}
-        & told(tmp_path, shares).keys()
-    )
+    kinds = {"diverged", "overfitted", "underfitted", "collapsed", "failed", "unfinished"}
+    assert not kinds & told(tmp_path).keys()
 
 
-def test_underfitted_and_collapsed_trials(tmp_path: Path) -> None:
+def test_underfitted_trials(tmp_path: Path) -> None:
     make_trial(tmp_path, "a", 0.5)
     make_trial(tmp_path, "b", 0.2, parameters={"lr": 0.1})
-    make_trial(tmp_path, "c", 0.1, parameters={"lr": 1.0})
-    found = told(tmp_path, {"c": ("cat", 0.97, 0.2)})
-    assert found["underfitted"].startswith("1 of 3 trials underfitted. lr 0.1: train/accuracy is only 21.00 %")
-    assert "97 % of its predictions for the test set are cat, 20 % of the truth" in found["collapsed"]
+    found = told(tmp_path)
+    assert found["underfitted"].startswith("1 of 2 trials underfitted. lr 0.1: train/accuracy is only 21.00 %")
+
+
+def test_advice_for_several_trials_is_given_once(tmp_path: Path) -> None:
+    for name, share in (("a", 97), ("b", 98)):
+        message = f"{share} % of all pixels are background. Try class weights"
+        finding = {"kind": "collapse", "epoch": 2, "message": message, "recovered": None}
+        make_trial(tmp_path, name, 0.5, parameters={"lr": share}, findings=[finding])
+    assert told(tmp_path)["collapsed"] == (
+        "2 of 2 trials collapsed. lr 97: from epoch 2 on, 97 % of all pixels are background. "
+        "lr 98: from epoch 2 on, 98 % of all pixels are background. Try class weights."
+    )
 
 
 def test_findings_of_a_trial_itself_are_quoted_unless_it_recovered(tmp_path: Path) -> None:
@@ -146,7 +138,7 @@ def test_findings_of_a_trial_itself_are_quoted_unless_it_recovered(tmp_path: Pat
     found = told(tmp_path)
     assert "from epoch 2 on, 97 % of all pixels are background." in found["collapsed"]
     assert "overfitted" not in found
-    assert "from epoch 1 on: strange." in found["told"]
+    assert "from epoch 1 on, strange." in found["told"]
 
 
 def test_failures_of_one_reason_are_one_finding(tmp_path: Path) -> None:
