@@ -14,11 +14,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
-from torchvision.ops import MultiScaleRoIAlign
 
 from cv_lab.models.backbones import NamedNetwork, NetworkFactory
 from cv_lab.models.cut import head_of
 from cv_lab.models.pyramid import PartlyFrozen, PyramidBackbone
+from cv_lab.models.roi_align import MultiScaleRoIAlign
 from cv_lab.models.weights import fit_state_dict, keep_head, start_from
 from cv_lab.preprocess import Preprocessing
 
