@@ -205,8 +205,12 @@ class TorchvisionMaskRCNN(NamedNetwork):
         return False
 
     def download(self) -> dict[str, Tensor]:
-        state = torchvision.models.get_model_weights(self.name).DEFAULT.get_state_dict(check_hash=True)
+        state = self.read_published()
         return {f"network.{key}".replace(".backbone.body.", ".backbone.body.body."): v for key, v in state.items()}
+
+    def read_published(self) -> dict[str, Tensor]:
+        """As torchvision names them."""
+        return torchvision.models.get_model_weights(self.name).DEFAULT.get_state_dict(check_hash=True)
 
     def adapt(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
         """`state` with what torchvision's frozen batch normalisation, published in version 1, lacks."""
