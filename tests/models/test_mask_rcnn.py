@@ -85,6 +85,7 @@ def test_boxes_are_pooled_as_torchvision_pools_them() -> None:
     features = {str(i): torch.randn(3, 5, 320 >> i + 2, 256 >> i + 2, requires_grad=True) for i in range(3)}
     corners = [torch.rand(n, 2) * 250 - 5 for n in (7, 0, 9)]
     boxes = [torch.cat([xy, xy + torch.rand(len(xy), 2) ** 2 * 300 + 0.5], 1) for xy in corners]
+    boxes[0][0] = torch.tensor([0.0, 0, 256, 320])  # of the coarsest level
     shapes = [(320, 256)] * 3
     ours = MultiScaleRoIAlign(names, 7, 2)(features, boxes, shapes)
     theirs = torchvision.ops.MultiScaleRoIAlign(names, 7, 2)(features, boxes, shapes)
