@@ -68,7 +68,8 @@ def official(found: list[Found], objects: list[Instances], kind: str) -> COCOeva
         ],
     }
     told = [
-        {"image_id": i, "category_id": int(c), "score": float(s)} | ({"bbox": b.tolist()} if kind == "bbox" else {"segmentation": m})
+        {"image_id": i, "category_id": int(c), "score": float(s)}
+        | ({"bbox": b.tolist()} if kind == "bbox" else {"segmentation": m})
         for i, f in enumerate(found)
         for c, s, b, m in zip(f.classes, f.scores, f.boxes, f.masks, strict=True)
     ]

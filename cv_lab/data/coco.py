@@ -95,7 +95,9 @@ class Coco(ImageData):
         """The class of each category by its id; categories are the same if their names are."""
         assert self.categories is not None
         by_name = {category["name"]: number for number, category in enumerate(self.categories)}
-        found = {category["id"]: by_name[category["name"]] for category in coco.categories if category["name"] in by_name}
+        found = {
+            category["id"]: by_name[category["name"]] for category in coco.categories if category["name"] in by_name
+        }
         if missing := by_name.keys() - {category["name"] for category in coco.categories}:
             raise ValueError(
                 f"{self.files[train]} has no categories {', '.join(sorted(missing))}, which {self.files[True]} has"

@@ -146,7 +146,9 @@ def _read(pair: Pair, size: tuple[int, int], num_classes: int) -> tuple[Pixels, 
             f"the mask of {pair.image} has label {wrong.max()}, but there are {num_classes} classes, 0 to "
             f"{num_classes - 1}, and {IGNORE} for unlabelled"
         )
-    return pixels, np.asarray(Image.fromarray(labels).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.NEAREST))
+    return pixels, np.asarray(
+        Image.fromarray(labels).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.NEAREST)
+    )
 
 
 def _list(texts: Sequence[str], separator: str) -> str:

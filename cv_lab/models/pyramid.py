@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from timm.models import get_notrace_functions, get_notrace_modules
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.ops import FeaturePyramidNetwork

@@ -39,7 +39,7 @@ class Task(LightningModule):
 
     monitor: str
     mode: str
-    target = "label"  # or "mask": what of an image the task learns, see ImageData.choose_target
+    target = "label"  # or "mask" or "instances": what of an image the task learns, see ImageData.choose_target
 
     def __init__(
         self,

@@ -83,12 +83,15 @@ class InstanceSegmentation(Task):
                 f"{type(network).__name__} finds no instances: give model=light_mask_rcnn or model=mask_rcnn"
             )
         if loss is not None:
-            raise ValueError("instance segmentation has its losses in the network: give loss=none, and task.loss_weights")
+            raise ValueError(
+                "instance segmentation has its losses in the network: give loss=none, and task.loss_weights"
+            )
         super().__init__(network, classes, optimizer, scheduler)
         self.loss_weights = dict.fromkeys(LOSSES.values(), 1.0) | dict(loss_weights or {})
         if unknown := self.loss_weights.keys() - set(LOSSES.values()):
-            raise ValueError(f"task.loss_weights names {', '.join(unknown)}, but there are {', '.join(LOSSES.values())}")
-        self.precisions: dict[str, dict[str, Tensor]] = {}  # of each split's last epoch, for pictures
+            raise ValueError(
+                f"task.loss_weights names {', '.join(unknown)}, but there are {', '.join(LOSSES.values())}"
+            )
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
         self.model.start_from(state, source)
@@ -96,13 +99,16 @@ class InstanceSegmentation(Task):
     def configure_metrics(self, split: str) -> InstanceMetrics:
         return InstanceMetrics(None if split == "train" else len(self.classes))
 
+    def precision(self, split: str) -> dict[str, Tensor]:
+        """COCO's figures of a finished epoch of "val" or "test", see :class:`AveragePrecision`; computed once."""
+        return self.split_metrics(split).precision.compute()
+
     def summarise(self, metrics: InstanceMetrics) -> dict[str, Tensor]:
         losses = {f"loss_{name}": metric.compute() for name, metric in metrics.losses.items()}
         scalars = {"loss": losses.pop("loss_total"), **losses}
         if metrics.precision is None:
             return scalars | {"dropped_boxes": metrics.dropped.compute().float()}
-        split = next(name for name, own in self.metrics.items() if own is metrics).removesuffix("_metrics")
-        figures = self.precisions[split] = metrics.precision.compute()
+        figures = metrics.precision.compute()
         scalars |= {name: value for name, value in figures.items() if value.ndim == 0}
         for kind in ("mask_ap", "box_ap"):
             scalars |= {f"{kind}/{name}": value for name, value in zip(self.classes, figures[kind], strict=True)}

@@ -43,7 +43,9 @@ def write(folder: Path, annotations: list[dict[str, Any]], images: int = 3, **ch
 def test_images_and_objects_are_scaled_and_truth_is_not(tmp_path: Path) -> None:
     crowd = rle.encode(np.asfortranarray(np.ones((60, 80), np.uint8)))
     crowd["counts"] = crowd["counts"].decode()
-    images = write(tmp_path, [annotation(1), annotation(2, image=3, category=3, segmentation=crowd, iscrowd=1)]).load(True)
+    images = write(tmp_path, [annotation(1), annotation(2, image=3, category=3, segmentation=crowd, iscrowd=1)]).load(
+        True
+    )
     assert images.classes == ("bird", "cat")  # by id
     batch = images.__getitems__([0, 1, 2])
     assert batch["id"] == [1, 2, 3]

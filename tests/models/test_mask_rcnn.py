@@ -109,7 +109,11 @@ def test_backbone_starts_from_the_weights_of_its_classifier() -> None:
 def test_a_whole_network_gives_all_but_what_depends_on_the_classes() -> None:
     source, network = light(classes=5), light(classes=3)
     network.start_from(source.state_dict(), "x.ckpt")
-    differs = [k for k, v in network.state_dict().items() if not torch.equal(v, source.state_dict().get(k, v + 1)[: len(v)] if v.ndim else v)]
+    differs = [
+        k
+        for k, v in network.state_dict().items()
+        if not torch.equal(v, source.state_dict().get(k, v + 1)[: len(v)] if v.ndim else v)
+    ]
     assert all("box_predictor" in key or "mask_fcn_logits" in key for key in differs)
     same = light(classes=5)
     same.start_from(source.state_dict(), "x.ckpt")
