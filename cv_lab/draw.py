@@ -377,7 +377,7 @@ def precision_recall(precision: NDArray[np.floating], names: Sequence[str], titl
     figure = Figure(figsize=(5.6, 4.2), dpi=150)
     axes = figure.add_subplot()
     few = len(present) <= 10
-    for color, k in zip(palette(len(present)) / 255, present, strict=True):
+    for color, k in zip(palette(len(present)) / 255, present.tolist(), strict=True):
         style = {"color": color, "linewidth": 1.4, "label": names[k]} if few else {"color": "0.8", "linewidth": 0.8}
         axes.plot(recall, precision[:, k], **style)
     if len(present):

@@ -1,4 +1,4 @@
-"""Pictures of what a network finds in images: objects beside the truth, curves of each class, the best and the worst."""
+"""Pictures of what a network finds: objects beside the truth, curves of each class, the best and the worst images."""
 
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ LEGEND = 30  # classes at most; beyond that their names are in the pictures alon
 class InstancePictures(Callback):
     """Show what is found in a fixed sample of validation images after each epoch; keep that of the best checkpoint.
 
-    Each row holds an image with its true objects, and with those found. TensorBoard gets the gallery in every epoch, the
-    folder as ``gallery_last_epoch.png``. At the end the folder holds, of the best checkpoint, ``gallery.png``,
+    Each row holds an image with its true objects, and with those found. TensorBoard gets the gallery in every epoch,
+    the folder as ``gallery_last_epoch.png``. At the end the folder holds, of the best checkpoint, ``gallery.png``,
     ``best.png`` and ``worst.png`` (the images of the sample of the highest and lowest panoptic quality),
     ``samples.json`` with ``images/*.png``, and of the test set ``average_precision.png``, and
     ``precision_recall.csv`` and ``.png``.
@@ -124,7 +124,7 @@ def panoptic_quality(found: Found, objects: Instances) -> float | None:
     It is the sum of the overlaps of objects with what has found them, by at least a half and of their class, over the
     mean of the number of objects and the number of what was found. Crowds do not count.
     """
-    real = np.flatnonzero(~objects.crowd)
+    real = np.flatnonzero(~objects.crowd).tolist()
     total = (len(real) + len(found.classes)) / 2
     if total == 0:
         return None
@@ -159,7 +159,7 @@ def _row(sample: dict[str, Any], classes: tuple[str, ...], colors: NDArray[np.ui
 
 
 def _at_least(found: Found, score: float) -> Found:
-    kept = np.flatnonzero(found.scores >= score)
+    kept = np.flatnonzero(found.scores >= score).tolist()
     return Found(found.boxes[kept], found.classes[kept], found.scores[kept], [found.masks[i] for i in kept])
 
 

@@ -20,7 +20,8 @@ class ImageData(LightningDataModule):
     """Train, validation and test splits of labelled images.
 
     Subclasses give `mean`, `std` and :meth:`load`, and in `targets` what their images can be labelled with: "label",
-    one class an image, "mask", one class a pixel, or "instances", the objects of an image. `target` is the one that :meth:`load` shall give.
+    one class an image, "mask", one class a pixel, or "instances", the objects of an image. `target` is the one that
+    :meth:`load` shall give.
 
     Args:
         batch_size: of all three loaders.

@@ -80,7 +80,7 @@ class InstanceImages(InMemoryImages):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         objects = [self.objects[i] for i in indices]
-        learnt = [np.flatnonzero(~o.crowd) for o in objects]
+        learnt = [np.flatnonzero(~o.crowd).tolist() for o in objects]
         shape = (len(objects), max(map(len, learnt)), *self.images.shape[2:])
         masks = np.zeros(shape, np.uint8)
         classes = np.full(shape[:2], -1, np.int64)

@@ -38,9 +38,10 @@ Targets = list[dict[str, Tensor]]
 class InstanceSegmenter(nn.Module):
     """A Mask R-CNN of torchvision, for batches of images of one size that are normalised already.
 
-    Given images, float (N, 3, H, W), it returns N dicts of the M objects found in each: "boxes", float32 (M, 4), x and y
-    of the upper left and of the lower right in pixels; "labels", int64 (M,), from 0 to K - 1; "scores", float32 (M,), in
-    0..1, descending; and "masks", float32 (M, S, S), the probability that a cell of a grid over the box is the object.
+    Given images, float (N, 3, H, W), it returns N dicts of the M objects found in each: "boxes", float32 (M, 4), x and
+    y of the upper left and of the lower right in pixels; "labels", int64 (M,), from 0 to K - 1; "scores", float32 (M,),
+    in 0..1, descending; and "masks", float32 (M, S, S), the probability that a cell of a grid over the box is the
+    object.
 
     Args:
         network: of torchvision; its own resizing and normalisation are not used.
@@ -146,7 +147,8 @@ class TorchvisionMaskRCNN(NamedNetwork):
     Args:
         name: ``maskrcnn_resnet50_fpn`` or ``maskrcnn_resnet50_fpn_v2``.
         weights: "none" if it shall be trained from scratch.
-        trained_stages: of the backbone's five stages, how many train; -1 are all; None are three with weights, else all.
+        trained_stages: of the backbone's five stages, how many train; -1 are all; None are three with weights, or
+            else all.
         freeze_statistics: the backbone's batch normalisation keeps its statistics; None where there are weights.
         anchor_sizes: sides in pixels of the anchors of each of the five levels; None for torchvision's.
         detections: found in an image at most.

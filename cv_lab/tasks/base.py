@@ -39,7 +39,8 @@ class Task(LightningModule):
 
     monitor: str
     mode: str
-    target = "label"  # or "mask" or "instances": what of an image the task learns, see ImageData.choose_target
+    target = "label"  # or "mask", or "instances": what of an image it learns, see ImageData.choose_target
+    details: tuple[str, ...] = ()  # metrics that are logged, but left out of the line that tells of an epoch
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Task(LightningModule):
 
     @abstractmethod
     def configure_metrics(self, split: str) -> nn.Module:
-        """Fresh metrics for "train", "val" or "test", as attributes; the steps update them, :meth:`summarise` reads them."""
+        """Fresh metrics for "train", "val" or "test"; the steps update them, :meth:`summarise` reads them."""
 
     @abstractmethod
     def summarise(self, metrics: Any) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from cv_lab.augment import Batch
-from cv_lab.average_precision import AveragePrecision, Found, at_own_size
+from cv_lab.average_precision import KINDS, AveragePrecision, Found, at_own_size
 from cv_lab.metrics import MeanLoss
 from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
@@ -67,6 +67,11 @@ class InstanceSegmentation(Task):
     monitor = "val/mask_map"
     mode = "max"
     target = "instances"
+    details = (
+        *(f"loss_{name}" for name in LOSSES.values()),
+        *(f"{kind}_map_{which}" for kind in KINDS.values() for which in ("75", "small", "medium", "large")),
+        *(f"{kind}_mar_{which}" for kind in KINDS.values() for which in ("1", "10", "100", "small", "medium", "large")),
+    )
 
     def __init__(
         self,
@@ -104,7 +109,7 @@ class InstanceSegmentation(Task):
         return self.split_metrics(split).precision.compute()
 
     def summarise(self, metrics: InstanceMetrics) -> dict[str, Tensor]:
-        losses = {f"loss_{name}": metric.compute() for name, metric in metrics.losses.items()}
+        losses = {f"loss_{name}": metric.compute() for name, metric in metrics.losses.items()}  # type: ignore[operator]
         scalars = {"loss": losses.pop("loss_total"), **losses}
         if metrics.precision is None:
             return scalars | {"dropped_boxes": metrics.dropped.compute().float()}
@@ -135,8 +140,8 @@ class InstanceSegmentation(Task):
             losses = self.model.losses(images, targets)
             metrics.dropped.update((batch["classes"] >= 0).sum() - sum(len(target["labels"]) for target in targets))
         else:
-            # Boxes that losses are computed of are drawn at random: the same ones in each epoch, and without a change to
-            # what training draws.
+            # Boxes that losses are computed of are drawn at random: the same ones in each epoch, and without a change
+            # to what training draws.
             with torch.random.fork_rng([images.device] if images.is_cuda else []):
                 torch.manual_seed(0)
                 losses, detections = self.model.losses_and_detections(images, targets)

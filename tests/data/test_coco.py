@@ -116,7 +116,7 @@ def test_bad_annotations_are_dropped_with_a_count_or_refused(
         images = write(tmp_path, annotations).load(True)
     assert told in caplog.text
     assert [len(o.classes) for o in images.objects] == [1, 0, 0]
-    with pytest.raises(ValueError, match="data.strict=false") as error:
+    with pytest.raises(ValueError, match=r"data\.strict=false") as error:
         write(tmp_path, annotations, strict=True).load(True)
     assert told in str(error.value)
 
