@@ -4,12 +4,13 @@
 more than a small network's step; what is common is therefore written for batches here. Each transform takes and
 returns a batch: a dict with "image", uint8 or float (N, C, H, W) in 0..255, "label", int64 (N,), and, where pixels
 have classes, "mask", uint8 (N, H, W). What moves pixels moves image and mask alike, without interpolating masks;
-pixels of which the image shows nothing are labelled 255, which no loss and no metric counts.
+pixels of which the image shows nothing are labelled 255, which no loss and no metric counts. Where objects have masks
+of their own, "masks", uint8 (N, M, H, W) of 0 and 1, they move as well; boxes are taken from them afterwards.
 """
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torchvision.transforms import v2
 
 from cv_lab.losses import IGNORE
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]  # tensors, and lists of what images have beside pixels
 Transform = Callable[[Batch], Batch]
 
 
@@ -60,6 +61,8 @@ class RandomCrop:
         batch = {**batch, "image": crop(images, 0)}
         if "mask" in batch:
             batch["mask"] = crop(batch["mask"][:, None], IGNORE)[:, 0]
+        if "masks" in batch:
+            batch["masks"] = crop(batch["masks"], 0)
         return batch
 
 
@@ -77,7 +80,7 @@ class RandomHorizontalFlip:
             pixels[chosen] = pixels[chosen].flip(-1)
             return pixels
 
-        return {**batch, **{name: flip(batch[name]) for name in ("image", "mask") if name in batch}}
+        return {**batch, **{name: flip(batch[name]) for name in ("image", "mask", "masks") if name in batch}}
 
 
 class RandomResizedCrop:
@@ -123,6 +126,9 @@ class RandomResizedCrop:
             shifted = (batch["mask"][:, None] + 1).float()  # uint8: 255 becomes 0
             moved = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)
             batch["mask"] = moved[:, 0].to(torch.uint8) - 1
+        if "masks" in batch:
+            moved = F.grid_sample(batch["masks"].float(), grid, mode="nearest", align_corners=False)
+            batch["masks"] = moved.to(torch.uint8)
         return batch
 
 
@@ -162,14 +168,15 @@ class PerImage:
         self.transform = transform
 
     def __call__(self, batch: Batch) -> Batch:
-        if "mask" not in batch:
+        kind = next((name for name in ("mask", "masks") if name in batch), None)
+        if kind is None:
             return {**batch, "image": torch.stack([self.transform(image) for image in batch["image"]])}
         pairs = [
             self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
-            for image, mask in zip(batch["image"], batch["mask"], strict=True)
+            for image, mask in zip(batch["image"], batch[kind], strict=True)
         ]
         images, masks = zip(*pairs, strict=True)
-        return {**batch, "image": torch.stack(images), "mask": torch.stack(masks)}
+        return {**batch, "image": torch.stack(images), kind: torch.stack(masks)}
 
 
 class Mix:

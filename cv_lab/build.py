@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from cv_lab.losses import CrossEntropy
-from cv_lab.models.backbones import NamedNetwork
+from cv_lab.models.backbones import NetworkFactory
 from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
 from cv_lab.tasks.base import Task
 
@@ -37,7 +37,7 @@ def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = Tr
     for loss in task.modules():
         if isinstance(loss, CrossEntropy):
             loss.make_room(len(classes))
-    if isinstance(model, NamedNetwork):
+    if isinstance(model, NetworkFactory):
         task.preprocessing = model.preprocessing
     # A checkpoint may be loaded from another folder.
     weights = config.weights if config.weights in ("none", "default") else os.path.abspath(config.weights)
@@ -54,14 +54,14 @@ def _weights(model: Any, config: DictConfig, task: Task) -> dict[str, Tensor]:
     """The weights that the config names, for the network of `task`."""
     if config.weights != "default":
         state = read_state_dict(config.weights)
-    elif isinstance(model, NamedNetwork):
+    elif isinstance(model, NetworkFactory):
         state = model.default_weights()
     else:
         raise ValueError(
             f"{config.model._target_} has no published weights: give weights=FILE, weights=none, or a network that has "
             "some (model=torchvision, model=timm)"
         )
-    return model.adapt(state, task.network) if isinstance(model, NamedNetwork) else state
+    return model.adapt(state, task.network) if isinstance(model, NetworkFactory) else state
 
 
 def resolved(config: DictConfig) -> DictConfig:

@@ -309,6 +309,90 @@ def segmentation_row(
     return row
 
 
+def instances(
+    image: Pixels,
+    masks: Sequence[NDArray[np.integer]],
+    labels: Sequence[str],
+    colors: Sequence[Sequence[int]],
+    size: int = 240,
+) -> Image.Image:
+    """An image with a tint, an outline and a label for each of its objects.
+
+    Args:
+        image: uint8 (H, W, 3).
+        masks: M arrays of 0 and 1, (h, w) each, of the image's proportions.
+        labels: M texts.
+        colors: M colours.
+        size: longer side of the picture in pixels.
+    """
+    photo = np.asarray(_fit(Image.fromarray(image), size)).astype(float)
+    shown = (photo.shape[1], photo.shape[0])
+    places = []
+    for mask, color in zip(masks, colors, strict=True):
+        inside = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(shown, Image.Resampling.NEAREST)).astype(bool)
+        padded = np.pad(inside, 1)
+        core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        photo[inside] = 0.6 * photo[inside] + 0.4 * np.array(color)
+        photo[inside & ~core] = color
+        rows, columns = np.nonzero(inside)
+        places.append((int(columns.min()), int(rows.min())) if len(rows) else None)
+    picture = Image.fromarray(photo.round().astype(np.uint8))
+    draw, font = ImageDraw.Draw(picture), _font(11)
+    for place, text, color in zip(places, labels, colors, strict=True):
+        if place is not None:
+            box = draw.textbbox(place, text, font=font, anchor="lt")
+            x = max(0, min(place[0], picture.width - int(box[2] - box[0]) - 3))
+            draw.rectangle((x, place[1], x + box[2] - box[0] + 2, box[3] + 1), fill=tuple(color))
+            bright = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 140
+            draw.text((x + 1, place[1]), text, fill=INK if bright else GROUND, font=font, anchor="lt")
+    return picture
+
+
+def beside(pictures: Sequence[Image.Image], title: str, gap: int = 6) -> Image.Image:
+    """Pictures of one height side by side, below a title."""
+    width = sum(picture.width + gap for picture in pictures) - gap
+    font = _font(14)
+    line = round(font.size * 1.35)
+    row = Image.new("RGB", (width, pictures[0].height + line), GROUND)
+    ImageDraw.Draw(row).text((0, line // 2), _shorten(title, font, width), fill=INK, font=font, anchor="lm")
+    x = 0
+    for picture in pictures:
+        row.paste(picture, (x, line))
+        x += picture.width + gap
+    return row
+
+
+def precision_recall(precision: NDArray[np.floating], names: Sequence[str], title: str) -> Image.Image:
+    """Curves of precision by recall, the mean in black; up to ten classes are told apart by colour.
+
+    Args:
+        precision: (R, K), in 0..1, at recalls evenly from 0 to 1; NaN for a class without samples.
+        names: K names.
+        title: above the curves.
+    """
+    from matplotlib.figure import Figure
+
+    recall = np.linspace(0, 1, len(precision))
+    present = np.flatnonzero(np.isfinite(precision).all(0))
+    figure = Figure(figsize=(5.6, 4.2), dpi=150)
+    axes = figure.add_subplot()
+    few = len(present) <= 10
+    for color, k in zip(palette(len(present)) / 255, present.tolist(), strict=True):
+        style = {"color": color, "linewidth": 1.4, "label": names[k]} if few else {"color": "0.8", "linewidth": 0.8}
+        axes.plot(recall, precision[:, k], **style)
+    if len(present):
+        mean = precision[:, present].mean(1)
+        axes.plot(recall, mean, color="black", linewidth=2, label=f"mean of {len(present)} classes")
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _render(figure)
+
+
 def stack(pictures: Sequence[Image.Image], gap: int = 12) -> Image.Image:
     """Pictures below each other on a white ground, flush left."""
     width, height = max(p.width for p in pictures), sum(p.height + gap for p in pictures) + gap

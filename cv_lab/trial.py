@@ -33,7 +33,6 @@ from cv_lab.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
 from cv_lab.data.base import ImageData
 from cv_lab.features import with_features
 from cv_lab.files import write_json
-from cv_lab.models.cut import flops
 from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
 from cv_lab.shared_heads import share_heads
 from cv_lab.study import Trial, print_trial, read_trial
@@ -158,7 +157,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
         *(len(task.classes), *sizes.values(), f"{parameters['trained']:,}", record.fields["device"]),
     )
 
-    operations = flops(task.model, tuple(data.normalise(data.val.images[:1]).shape))
+    operations = task.flops(tuple(data.normalise(data.val.images[:1]).shape))
     features = None
     if isinstance(task, Transfer):
         network = str(config.model.get("name", config.model._target_))

@@ -171,8 +171,10 @@ class EpochProgress(ProgressBar):
             (0, self._epoch_name(trainer)),
             (4, f"{seconds:.1f} s" if seconds < 100 else _clock(seconds)),
         ]
-        monitor = getattr(pl_module, "monitor", None)
+        monitor, details = getattr(pl_module, "monitor", None), getattr(pl_module, "details", ())
         for name, value in _epoch_metrics(trainer.callback_metrics, self._validated).items():
+            if name.partition("/")[2] in details:
+                continue
             text = f"{name} {_format(name, value)}"
             if name == monitor:
                 parts.append((0, text + self._star(value, getattr(pl_module, "mode", "min"))))

@@ -13,12 +13,15 @@ from cv_lab.data.in_memory import InMemoryImages, eval_loader, train_loader
 from cv_lab.data.splits import balanced_subset, stratified_split
 from cv_lab.preprocess import Preprocessing
 
+_NAMES = {"label": "a label", "mask": "a mask", "instances": "instances"}
+
 
 class ImageData(LightningDataModule):
     """Train, validation and test splits of labelled images.
 
     Subclasses give `mean`, `std` and :meth:`load`, and in `targets` what their images can be labelled with: "label",
-    one class an image, or "mask", one class a pixel. `target` is the one that :meth:`load` shall give.
+    one class an image, "mask", one class a pixel, or "instances", the objects of an image. `target` is the one that
+    :meth:`load` shall give.
 
     Args:
         batch_size: of all three loaders.
@@ -66,8 +69,8 @@ class ImageData(LightningDataModule):
         """
         if target not in self.targets:
             raise ValueError(
-                f"{task} learns from a {target} for each image, but {type(self).__name__} gives a "
-                f"{' or a '.join(self.targets)}: choose other data, or another task"
+                f"{task} learns from {_NAMES[target]} for each image, but {type(self).__name__} gives "
+                f"{' or '.join(_NAMES[name] for name in self.targets)}: choose other data, or another task"
             )
         mixes = [t for t in (self.augmentation.transforms if self.augmentation else []) if isinstance(t, Mix)]
         if mixes and target != "label":

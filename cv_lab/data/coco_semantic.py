@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from cv_lab.data.coco_categories import choose_categories
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.masks import MaskData, Pair, Pixels
 from cv_lab.losses import IGNORE
@@ -74,17 +74,7 @@ class CocoSemantic(MaskData):
     def _categories(self) -> list[dict[str, Any]]:
         """Those to paint, in the order of their ids."""
         coco = self._open("train2017")
-        categories = sorted(coco.cats.values(), key=lambda category: category["id"])
-        if self.wanted is None:
-            return categories
-        names = [category["name"] for category in categories]
-        if isinstance(self.wanted, int):
-            counts = Counter(annotation["category_id"] for annotation in coco.anns.values())
-            frequent = [id for id, _ in counts.most_common(self.wanted)]
-            return [category for category in categories if category["id"] in frequent]
-        if unknown := [name for name in self.wanted if name not in names]:
-            raise ValueError(f"data.classes names {', '.join(unknown)}, but COCO has {', '.join(names)}")
-        return [category for category in categories if category["name"] in self.wanted]
+        return choose_categories(coco.cats.values(), coco.anns.values(), self.wanted)
 
     def _open(self, split: str) -> COCO:
         if split not in self.opened:

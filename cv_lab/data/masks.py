@@ -117,26 +117,38 @@ def mask_file(path: Path) -> Callable[[tuple[int, int]], Pixels]:
     return read
 
 
-def _read(pair: Pair, size: tuple[int, int], num_classes: int) -> tuple[Pixels, Pixels]:
-    """Image (h, w, 3) and mask (h, w), scaled to fit into `size`."""
-    if not pair.image.is_file():
-        raise FileNotFoundError(f"there is no image {pair.image}")
+def read_fitting(path: Path, size: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:
+    """An image (h, w, 3), scaled in proportion to fit into `size`, height and width; and its own width and height.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no image, or a damaged one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no image {path}")
     try:
-        with Image.open(pair.image) as image:
+        with Image.open(path) as image:
             original = image.size
             scale = min(size[0] / original[1], size[1] / original[0])
             fitting = (max(1, round(original[0] * scale)), max(1, round(original[1] * scale)))
             image.draft("RGB", fitting)  # lets the JPEG decoder leave out what would be scaled away
-            pixels = np.asarray(image.convert("RGB").resize(fitting, Image.Resampling.BILINEAR))
+            return np.asarray(image.convert("RGB").resize(fitting, Image.Resampling.BILINEAR)), original
     except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"{pair.image} cannot be decoded as an image: {error}") from error
+        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
+
+
+def _read(pair: Pair, size: tuple[int, int], num_classes: int) -> tuple[Pixels, Pixels]:
+    """Image (h, w, 3) and mask (h, w), scaled to fit into `size`."""
+    pixels, original = read_fitting(pair.image, size)
     labels = pair.mask(original)
     if (wrong := labels[(labels >= num_classes) & (labels != IGNORE)]).size:
         raise ValueError(
             f"the mask of {pair.image} has label {wrong.max()}, but there are {num_classes} classes, 0 to "
             f"{num_classes - 1}, and {IGNORE} for unlabelled"
         )
-    return pixels, np.asarray(Image.fromarray(labels).resize(fitting, Image.Resampling.NEAREST))
+    return pixels, np.asarray(
+        Image.fromarray(labels).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.NEAREST)
+    )
 
 
 def _list(texts: Sequence[str], separator: str) -> str:

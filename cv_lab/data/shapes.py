@@ -4,6 +4,7 @@ from typing import Any
 
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
+from cv_lab.data.instances import InstanceImages, from_numbered
 from cv_lab.data.scenes import CLASSES, generate_scenes
 
 # The pictures are a function of these alone, not of the trial's seed: trials that differ in their seed see the same
@@ -14,7 +15,8 @@ TRAIN_SEED, TEST_SEED = 1, 2
 class Shapes(ImageData):
     """Scenes with up to a few textured objects.
 
-    A scene's label is the class of its largest object; its mask has the background as class 0.
+    A scene's label is the class of its largest object; its mask has the background as class 0; its instances are the
+    visible parts of its objects.
 
     Args:
         train_count: scenes to draw for training and validation.
@@ -25,7 +27,7 @@ class Shapes(ImageData):
 
     mean = (0.44, 0.44, 0.44)  # of the training scenes; backgrounds are darker than objects
     std = (0.26, 0.26, 0.26)
-    targets = ("label", "mask")
+    targets = ("label", "mask", "instances")
 
     def __init__(self, train_count: int = 4000, test_count: int = 1000, image_size: int = 48, **options: Any) -> None:
         super().__init__(**options)
@@ -34,6 +36,10 @@ class Shapes(ImageData):
     def load(self, train: bool) -> InMemoryImages:
         count, seed = (self.train_count, TRAIN_SEED) if train else (self.test_count, TEST_SEED)
         scenes = generate_scenes(count, self.image_size, seed)
+        if self.target == "instances":
+            numbers, classes = scenes.instances.numpy(), scenes.instance_classes.numpy()
+            objects = [from_numbered(numbers[i], classes[i][classes[i] >= 0], i) for i in range(count)]
+            return InstanceImages(scenes.images, objects, CLASSES)
         if self.target == "mask":
             return InMemoryImages(scenes.images, scenes.labels + 1, ("background", *CLASSES), masks=scenes.masks)
         return InMemoryImages(scenes.images, scenes.labels, CLASSES)

@@ -15,7 +15,32 @@ from cv_lab.models.cut import copy_to_meta
 from cv_lab.preprocess import Preprocessing
 
 
-class NamedNetwork(ABC):
+class NetworkFactory(ABC):
+    """Makes networks from ``num_classes``, and knows where weights for them come from."""
+
+    @abstractmethod
+    def __call__(self, num_classes: int) -> nn.Module:
+        """A network with random weights."""
+
+    @property
+    @abstractmethod
+    def preprocessing(self) -> Preprocessing:
+        """What an image goes through on its way to the network."""
+
+    @abstractmethod
+    def default_weights(self) -> dict[str, Tensor]:
+        """Published weights, downloaded on first use.
+
+        Raises:
+            ValueError: if there are none, or they cannot be had.
+        """
+
+    @abstractmethod
+    def adapt(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+        """`state` for `network`, whose images may be of another size: position embeddings are interpolated."""
+
+
+class NamedNetwork(NetworkFactory):
     """A network of a library; called with ``num_classes`` it makes one, untrained.
 
     Args:
@@ -82,10 +107,6 @@ class NamedNetwork(ABC):
     @abstractmethod
     def download(self) -> dict[str, Tensor]:
         """The library's published weights."""
-
-    @abstractmethod
-    def adapt(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        """`state` for `network`, whose images may be of another size: position embeddings are interpolated."""
 
     def default_weights(self) -> dict[str, Tensor]:
         """The library's published weights, downloaded on first use.

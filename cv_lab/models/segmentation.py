@@ -16,7 +16,7 @@ import torchvision
 from torch import Tensor, nn
 
 from cv_lab.models.backbones import NamedNetwork, TimmNetwork, check_name
-from cv_lab.models.weights import fit_state_dict
+from cv_lab.models.weights import fit_state_dict, keep_head
 from cv_lab.preprocess import Preprocessing
 
 # It warns of the head's weights, which an encoder has no use for; what does not fit is refused before.
@@ -44,7 +44,7 @@ class Segmenter(nn.Module, ABC):
             ValueError: if they are of neither.
         """
         if any(key.startswith(self.class_part) for key in state):
-            fit_state_dict(self, _keep_head(self, state, self.class_part), source)
+            fit_state_dict(self, keep_head(self, state, self.class_part), source)
         else:
             self.start_encoder_from(state, source)
 
@@ -163,7 +163,7 @@ class SmpSegmenter(Segmenter):
         config = timm.get_pretrained_cfg(self.name)
         assert config is not None
         heads = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
-        fit_state_dict(whole, _keep_head(whole, state, *(f"{head}." for head in heads)), source)
+        fit_state_dict(whole, keep_head(whole, state, *(f"{head}." for head in heads)), source)
         donor = get_encoder(
             f"tu-{self.name}",
             depth=len(self.encoder.out_channels) - 1,  # type: ignore[arg-type]
@@ -243,20 +243,6 @@ class TorchvisionSegmenter(Segmenter):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)["out"]
-
-
-def _keep_head(module: nn.Module, state: dict[str, Tensor], *heads: str) -> dict[str, Tensor]:
-    """`state` with the values of `module` in place of those under the prefixes `heads` that have another shape.
-
-    They belong to other classes; a file may also lack them.
-    """
-    own = module.state_dict()
-    kept = {
-        key: value
-        for key, value in own.items()
-        if key.startswith(heads) and (key not in state or state[key].shape != value.shape)
-    }
-    return state | kept
 
 
 def _pad(images: Tensor, multiple: int) -> Tensor:

@@ -75,6 +75,20 @@ def start_from(network: nn.Module, state: dict[str, Tensor], head: str, source: 
     fit_state_dict(network, {k: v for k, v in state.items() if not k.startswith(f"{head}.")} | kept, source)
 
 
+def keep_head(module: nn.Module, state: dict[str, Tensor], *heads: str) -> dict[str, Tensor]:
+    """`state` with the values of `module` in place of those under the prefixes `heads` that have another shape.
+
+    They belong to other classes; a file may also lack them.
+    """
+    own = module.state_dict()
+    kept = {
+        key: value
+        for key, value in own.items()
+        if key.startswith(heads) and (key not in state or state[key].shape != value.shape)
+    }
+    return state | kept
+
+
 def weights_hash(module: nn.Module) -> str:
     """A hash of all parameters and buffers with their names."""
     digest = hashlib.sha256()

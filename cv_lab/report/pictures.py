@@ -21,6 +21,10 @@ PICTURES = {"gallery.png": "predictions", "confusion_matrix.png": "confusion mat
 TITLES = {
     "gallery_last_epoch.png": "predictions of the last epoch",
     "iou.png": "intersection over union of each class",
+    "best.png": "best images of the sample",
+    "worst.png": "worst images of the sample",
+    "average_precision.png": "average precision of each class",
+    "precision_recall.png": "precision and recall of each class",
 }
 
 

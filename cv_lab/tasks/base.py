@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from cv_lab.augment import Batch
+from cv_lab.models.cut import flops
 from cv_lab.models.weights import fit_state_dict
 from cv_lab.preprocess import Preprocessing
 
@@ -38,7 +39,8 @@ class Task(LightningModule):
 
     monitor: str
     mode: str
-    target = "label"  # or "mask": what of an image the task learns, see ImageData.choose_target
+    target = "label"  # or "mask", or "instances": what of an image it learns, see ImageData.choose_target
+    details: tuple[str, ...] = ()  # metrics that are logged, but left out of the line that tells of an epoch
 
     def __init__(
         self,
@@ -54,11 +56,11 @@ class Task(LightningModule):
         self.preprocessing = Preprocessing()  # what its images go through, the data set's mean and deviation aside
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
-        self.metrics = nn.ModuleDict({f"{split}_metrics": self.configure_metrics() for split in _SPLITS})
+        self.metrics = nn.ModuleDict({f"{split}_metrics": self.configure_metrics(split) for split in _SPLITS})
 
     @abstractmethod
-    def configure_metrics(self) -> nn.Module:
-        """Fresh metrics for one split, as attributes; the steps update them, :meth:`summarise` reads them."""
+    def configure_metrics(self, split: str) -> nn.Module:
+        """Fresh metrics for "train", "val" or "test"; the steps update them, :meth:`summarise` reads them."""
 
     @abstractmethod
     def summarise(self, metrics: Any) -> dict[str, Tensor]:
@@ -119,6 +121,10 @@ class Task(LightningModule):
             ValueError: if they are not of this network.
         """
         fit_state_dict(self.model, state, source)
+
+    def flops(self, size: tuple[int, ...]) -> int:
+        """Floating-point operations of the network for images of `size`, (1, 3, H, W)."""
+        return flops(self.model, size)
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer over all parameters; its first group is the one whose learning rate is logged."""

@@ -39,7 +39,7 @@ class Classification(Task):
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
         start_from(self.model, state, head_of(self.model)[0], source)
 
-    def configure_metrics(self) -> SplitMetrics:
+    def configure_metrics(self, split: str) -> SplitMetrics:
         return SplitMetrics(len(self.classes))
 
     def confusion(self, split: str) -> Tensor:

@@ -65,7 +65,7 @@ class SemanticSegmentation(Task):
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
         self.model.start_from(state, source)
 
-    def configure_metrics(self) -> SplitMetrics:
+    def configure_metrics(self, split: str) -> SplitMetrics:
         return SplitMetrics(len(self.classes), ignore_index=IGNORE)
 
     def confusion(self, split: str) -> Tensor:

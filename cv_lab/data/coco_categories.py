@@ -1,0 +1,31 @@
+"""Which categories of a COCO-format json a data set takes."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def choose_categories(
+    categories: Iterable[dict[str, Any]], annotations: Iterable[dict[str, Any]], wanted: Sequence[str] | int | None
+) -> list[dict[str, Any]]:
+    """Those of `categories` that are `wanted`, in the order of their ids.
+
+    Args:
+        categories: with "id" and "name".
+        annotations: with "category_id".
+        wanted: names, or a number n for the n with most annotations; None for all.
+
+    Raises:
+        ValueError: if a name is unknown.
+    """
+    ordered = sorted(categories, key=lambda category: category["id"])
+    if wanted is None:
+        return ordered
+    if isinstance(wanted, int):
+        counts = Counter(annotation["category_id"] for annotation in annotations)
+        frequent = [id for id, _ in counts.most_common(wanted)]
+        return [category for category in ordered if category["id"] in frequent]
+    names = [category["name"] for category in ordered]
+    if unknown := [name for name in wanted if name not in names]:
+        raise ValueError(f"data.classes names {', '.join(unknown)}, but there are {', '.join(names)}")
+    return [category for category in ordered if category["name"] in wanted]

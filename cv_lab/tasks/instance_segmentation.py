@@ -1,0 +1,179 @@
+"""Instance segmentation: a box, a mask and a class for every object."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+from cv_lab.augment import Batch
+from cv_lab.average_precision import KINDS, AveragePrecision, Found, at_own_size
+from cv_lab.metrics import MeanLoss
+from cv_lab.models.cut import flops
+from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
+from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
+
+LEAST_SIDE = 1  # pixels of a box that is learnt from
+
+
+class InstanceMetrics(nn.Module):
+    """What is counted over one split.
+
+    Args:
+        num_classes: K; None counts losses alone, since a network in training finds nothing.
+    """
+
+    def __init__(self, num_classes: int | None) -> None:
+        super().__init__()
+        self.losses = nn.ModuleDict({name: MeanLoss() for name in ("total", *LOSSES.values())})
+        self.dropped = Count()
+        self.precision = None if num_classes is None else AveragePrecision(num_classes)
+
+
+class Count(Metric):
+    """A sum."""
+
+    full_state_update = False
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, number: Tensor | int) -> None:
+        self.total += number
+
+    def compute(self) -> Tensor:
+        return self.total
+
+
+class InstanceSegmentation(Task):
+    """Train a Mask R-CNN to find all objects of an image.
+
+    The five losses are logged by part. Validation and test log COCO's figures for masks and boxes, see
+    :meth:`~cv_lab.average_precision.AveragePrecision.compute`, measured in the images' own size.
+
+    Args:
+        model: makes the network, an :class:`~cv_lab.models.mask_rcnn.InstanceSegmenter`, from ``num_classes=K``.
+        classes: the K names.
+        loss: must be None, since the network has its losses in it.
+        optimizer: see :class:`~cv_lab.tasks.base.Task`.
+        scheduler: see :class:`~cv_lab.tasks.base.Task`.
+        loss_weights: by part: classifier, box, mask, objectness, rpn_box; those not named weigh 1.
+    """
+
+    model: InstanceSegmenter
+    monitor = "val/mask_map"
+    mode = "max"
+    target = "instances"
+    details = (
+        *(f"loss_{name}" for name in LOSSES.values()),
+        *(f"{kind}_map_{which}" for kind in KINDS.values() for which in ("75", "small", "medium", "large")),
+        *(f"{kind}_mar_{which}" for kind in KINDS.values() for which in ("1", "10", "100", "small", "medium", "large")),
+    )
+
+    def __init__(
+        self,
+        model: ModelFactory,
+        classes: Sequence[str],
+        loss: None,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        network = model(num_classes=len(classes))
+        if not isinstance(network, InstanceSegmenter):
+            raise ValueError(
+                f"{type(network).__name__} finds no instances: give model=light_mask_rcnn or model=mask_rcnn"
+            )
+        if loss is not None:
+            raise ValueError(
+                "instance segmentation has its losses in the network: give loss=none, and task.loss_weights"
+            )
+        super().__init__(network, classes, optimizer, scheduler)
+        self.loss_weights = dict.fromkeys(LOSSES.values(), 1.0) | dict(loss_weights or {})
+        if unknown := self.loss_weights.keys() - set(LOSSES.values()):
+            raise ValueError(
+                f"task.loss_weights names {', '.join(unknown)}, but there are {', '.join(LOSSES.values())}"
+            )
+
+    def start_from(self, state: dict[str, Tensor], source: str) -> None:
+        self.model.start_from(state, source)
+
+    def configure_metrics(self, split: str) -> InstanceMetrics:
+        return InstanceMetrics(None if split == "train" else len(self.classes))
+
+    def precision(self, split: str) -> dict[str, Tensor]:
+        """COCO's figures of a finished epoch of "val" or "test", see :class:`AveragePrecision`; computed once."""
+        return self.split_metrics(split).precision.compute()
+
+    def summarise(self, metrics: InstanceMetrics) -> dict[str, Tensor]:
+        losses = {f"loss_{name}": metric.compute() for name, metric in metrics.losses.items()}  # type: ignore[operator]
+        scalars = {"loss": losses.pop("loss_total"), **losses}
+        if metrics.precision is None:
+            return scalars | {"dropped_boxes": metrics.dropped.compute().float()}
+        figures = metrics.precision.compute()
+        scalars |= {name: value for name, value in figures.items() if value.ndim == 0}
+        for kind in ("mask_ap", "box_ap"):
+            scalars |= {f"{kind}/{name}": value for name, value in zip(self.classes, figures[kind], strict=True)}
+        return scalars
+
+    def make_optimizer(self) -> Optimizer:
+        return self.optimizer_factory(p for p in self.parameters() if p.requires_grad)
+
+    def flops(self, size: tuple[int, ...]) -> int:
+        return flops(Operations(self.model), size)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Found]:
+        """What is found in each image, at its own size."""
+        return self.found(self(batch["image"]), batch)
+
+    def found(self, detections: Sequence[Detections], batch: Batch) -> list[Found]:
+        """Detections at the images' own sizes."""
+        return [at_own_size(d, o.size, o.scale) for d, o in zip(detections, batch["objects"], strict=True)]
+
+    def step(self, split: str, batch: Batch) -> Tensor:
+        images, metrics = batch["image"], self.split_metrics(split)
+        targets = targets_of(batch)
+        if split == "train":
+            losses = self.model.losses(images, targets)
+            metrics.dropped.update((batch["classes"] >= 0).sum() - sum(len(target["labels"]) for target in targets))
+        else:
+            # Boxes that losses are computed of are drawn at random: the same ones in each epoch, and without a change
+            # to what training draws.
+            with torch.random.fork_rng([images.device] if images.is_cuda else []):
+                torch.manual_seed(0)
+                losses, detections = self.model.losses_and_detections(images, targets)
+            metrics.precision.update(self.found(detections, batch), batch["objects"])
+        total = torch.stack([self.loss_weights[name] * loss for name, loss in losses.items()]).sum()
+        for name, loss in {"total": total, **losses}.items():
+            metrics.losses[name].update(loss, len(images))
+        return total
+
+
+def targets_of(batch: Batch) -> Targets:
+    """What :meth:`~cv_lab.models.mask_rcnn.InstanceSegmenter.losses` wants of a batch.
+
+    Boxes enclose the pixels of masks, so they fit whatever augmentation has done to these. Objects of which nothing is
+    left are dropped.
+    """
+    masks, classes = batch["masks"], batch["classes"]
+    rows, columns = masks.amax(3), masks.amax(2)  # whether an object is seen there, (N, M, H) and (N, M, W)
+    left, right = _span(columns)
+    top, bottom = _span(rows)
+    boxes = torch.stack([left, top, right, bottom], 2).float()
+    kept = (classes >= 0) & (right - left >= LEAST_SIDE) & (bottom - top >= LEAST_SIDE)
+    return [
+        {"boxes": boxes[i][keep], "labels": classes[i][keep], "masks": masks[i][keep]} for i, keep in enumerate(kept)
+    ]
+
+
+def _span(seen: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last place but one of what is not 0 along the last axis of (N, M, L); 0 and 0 where all is."""
+    length = seen.shape[-1]
+    if seen.numel() == 0:
+        return seen.new_zeros(seen.shape[:2], dtype=torch.long), seen.new_zeros(seen.shape[:2], dtype=torch.long)
+    some = seen.amax(-1) > 0
+    first, last = seen.argmax(-1), length - seen.flip(-1).argmax(-1)
+    return first * some, last * some

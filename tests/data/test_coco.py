@@ -1,0 +1,179 @@
+"""Data sets in COCO's format: what is read, and what is told of what cannot be used."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+
+from cv_lab.augment import Augmentation, RandomHorizontalFlip, RandomResizedCrop
+from cv_lab.data.coco import Coco
+from cv_lab.tasks.instance_segmentation import targets_of
+from tests.conftest import need
+
+SQUARE = [10.0, 20.0, 30.0, 20.0, 30.0, 40.0, 10.0, 40.0]
+Change = Any
+
+
+def annotation(id: int, image: int = 1, category: int = 7, **changes: Any) -> dict[str, Any]:
+    base = {"segmentation": [SQUARE], "bbox": [10, 20, 20, 20], "area": 400, "iscrowd": 0}
+    return {"id": id, "image_id": image, "category_id": category} | base | changes
+
+
+def write(folder: Path, annotations: list[dict[str, Any]], images: int = 3, **changes: Any) -> Coco:
+    """Images 1, 2, ... of 80 x 60 pixels, the same for training and test, and a data module of 40 x 40 pixels."""
+    content = {
+        "images": [{"id": i + 1, "file_name": f"{i + 1}.png", "height": 60, "width": 80} for i in range(images)],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "bird"}],
+        "annotations": annotations,
+    } | changes.pop("content", {})
+    (folder / "images").mkdir(exist_ok=True)
+    for i in range(images):
+        Image.new("RGB", (80, 60), (0, 40 * i, 0)).save(folder / "images" / f"{i + 1}.png")
+    (folder / "a.json").write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+    where = (str(folder / "images"), str(folder / "a.json"))
+    return Coco(*where, *where, image_size=[40, 40], **changes)
+
+
+def test_images_and_objects_are_scaled_and_truth_is_not(tmp_path: Path) -> None:
+    crowd = rle.encode(np.asfortranarray(np.ones((60, 80), np.uint8)))
+    crowd["counts"] = crowd["counts"].decode()
+    images = write(tmp_path, [annotation(1), annotation(2, image=3, category=3, segmentation=crowd, iscrowd=1)]).load(
+        True
+    )
+    assert images.classes == ("bird", "cat")  # by id
+    batch = images.__getitems__([0, 1, 2])
+    assert batch["id"] == [1, 2, 3]
+    assert batch["classes"].tolist() == [[1], [-1], [-1]]  # crowds are not learnt from
+    # 80 x 60 pixels become 40 x 30, and a square from (10, 20) to (30, 40) one from (5, 10) to (15, 20).
+    assert torch.nonzero(batch["masks"][0, 0]).tolist() == [[y, x] for y in range(10, 20) for x in range(5, 15)]
+    (first, empty, second) = batch["objects"]
+    assert (first.size, first.scale, first.boxes.tolist()) == ((60, 80), (0.5, 0.5), [[10, 20, 20, 20]])
+    assert rle.area(first.truth).tolist() == [400]
+    assert len(empty.classes) == 0
+    assert second.crowd.tolist() == [True]
+    assert images.class_counts().tolist() == [0, 1]
+
+
+def test_boxes_follow_masks_through_augmentation(tmp_path: Path) -> None:
+    batch = write(tmp_path, [annotation(1)]).load(True).__getitems__([0, 1])
+    torch.manual_seed(0)
+    flipped = targets_of(Augmentation(flip=RandomHorizontalFlip(p=1.0))(batch))
+    assert flipped[0]["boxes"].tolist() == [[25, 10, 35, 20]]
+    assert flipped[0]["labels"].tolist() == [1]
+    assert flipped[1]["boxes"].shape == (0, 4)
+    for _ in range(20):
+        moved = RandomResizedCrop(scale=(0.2, 1.5))(batch)
+        (target, _) = targets_of(moved)
+        if len(target["boxes"]) == 0:
+            assert not moved["masks"][0].any()
+            continue
+        left, top, right, bottom = target["boxes"][0].int().tolist()
+        assert target["masks"][0, top:bottom, left:right].sum() == target["masks"].sum() > 0
+        assert target["masks"][0, top:bottom, left].any()
+        assert target["masks"][0, bottom - 1, left:right].any()
+
+
+def test_a_subset_is_seeded_and_by_count(tmp_path: Path) -> None:
+    def names(seed: int) -> list[Any]:
+        return [o.id for o in write(tmp_path, [], images=12, train_images=5, seed=seed).load(True).objects]
+
+    assert len(names(1)) == 5
+    assert names(1) == names(1)
+    assert names(1) != names(2)
+
+
+def test_categories_are_chosen_by_name_or_by_number(tmp_path: Path) -> None:
+    some = [annotation(1), annotation(2), annotation(3, category=3)]
+    assert write(tmp_path, some, classes=1).load(True).classes == ("cat",)
+    only = write(tmp_path, some, classes=["bird"]).load(True)
+    assert [o.classes.tolist() for o in only.objects] == [[0], [], []]
+    with pytest.raises(ValueError, match="dog"):
+        write(tmp_path, some, classes=["dog"]).load(True)
+
+
+WRONG_RLE = {"size": [10, 10], "counts": [0, 100]}
+DROPPED: list[tuple[dict[str, Any], str]] = [
+    ({"image_id": 99}, "1 annotations of unknown images (annotation 5: image 99)"),
+    ({"category_id": 99}, "1 annotations of unknown categories (annotation 5: category 99)"),
+    ({"segmentation": [[1, 1, 2, 2]]}, "1 polygons with fewer than 3 points (annotation 5)"),
+    ({"bbox": [10, 20, 0, 20]}, "1 boxes of no area (annotation 5: [10, 20, 0, 20])"),
+    ({"segmentation": WRONG_RLE}, "1 run-length masks of another size than their image (annotation 5: [10, 10])"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), DROPPED, ids=[told[2:20] for _, told in DROPPED])
+def test_bad_annotations_are_dropped_with_a_count_or_refused(
+    tmp_path: Path, change: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations = [annotation(1), annotation(5, image=2) | change]
+    with caplog.at_level(logging.WARNING):
+        images = write(tmp_path, annotations).load(True)
+    assert told in caplog.text
+    assert [len(o.classes) for o in images.objects] == [1, 0, 0]
+    with pytest.raises(ValueError, match=r"data\.strict=false") as error:
+        write(tmp_path, annotations, strict=True).load(True)
+    assert told in str(error.value)
+
+
+def test_bad_images_are_dropped_with_a_count_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = write(tmp_path, [annotation(1)], images=4)
+    (tmp_path / "images/2.png").unlink()
+    (tmp_path / "images/3.png").write_bytes(b"no image")
+    Image.new("RGB", (10, 10)).save(tmp_path / "images/4.png")
+    with caplog.at_level(logging.WARNING):
+        assert [o.id for o in data.load(True).objects] == [1]
+    for told in ("1 missing image files (", "1 damaged image files (", "1 images of another size than the json says ("):
+        assert told in caplog.text
+    data.strict = True
+    with pytest.raises(ValueError, match=r"2\.png"):
+        data.load(True)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"categories": None}, "no categories"),
+        ({"annotations": None}, "no annotations"),
+        ({"images": []}, "is empty"),
+        ({"categories": []}, "is empty"),
+        ({"images": [{"id": 1, "file_name": "1.png"}]}, r"images\[0\] has no height, no width"),
+    ],
+)
+def test_other_formats_are_refused(tmp_path: Path, content: dict[str, Any], told: str) -> None:
+    annotations = [] if "images" in content else [annotation(1)]
+    with pytest.raises(ValueError, match=told):
+        write(tmp_path, annotations, content={"annotations": annotations} | content).load(True)
+
+
+def test_a_missing_or_broken_json_is_told(tmp_path: Path) -> None:
+    data = write(tmp_path, [])
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match="no whole json"):
+        data.load(True)
+    (tmp_path / "a.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.json"):
+        data.load(True)
+
+
+def test_images_that_cannot_be_used_at_all_are_refused(tmp_path: Path) -> None:
+    data = write(tmp_path, [])
+    for file in (tmp_path / "images").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match="none of its 3 images"):
+        data.load(True)
+
+
+def test_real_annotations_are_read_whole() -> None:
+    root = need("coco/annotations/instances_val2017.json") / "coco"
+    where = (str(root / "val2017"), str(root / "annotations/instances_val2017.json"))
+    images = Coco(*where, *where, test_images=6, image_size=[64, 64]).load(False)
+    assert len(images) == 6
+    assert len(images.classes) == 80
+    for objects in images.objects:
+        assert np.allclose(rle.toBbox(list(objects.truth)), objects.boxes, atol=3)  # pixels
