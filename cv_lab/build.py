@@ -72,7 +72,7 @@ def resolved(config: DictConfig) -> DictConfig:
 
 
 def load_task(checkpoint: str | Path) -> Task:
-    """The trained task of a trial's checkpoint, in evaluation mode on the CPU.
+    """The trained task of a trial's checkpoint, in evaluation mode on the CPU, ready for `task.preprocessing(images)`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -84,4 +84,8 @@ def load_task(checkpoint: str | Path) -> Task:
     task = build_task(parts, saved["hyper_parameters"]["classes"], pretrained="backbone_from" in saved)
     task.on_load_checkpoint(saved)
     fit_state_dict(task, saved["state_dict"], str(checkpoint))
+    images = saved["hyper_parameters"]["images"]
+    task.preprocessing = task.preprocessing.over(images["mean"], images["std"])
+    height, width = images["size"]
+    task.image_size = (height, width)
     return task.eval()

@@ -123,6 +123,9 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     data.setup()
     task = build_task(config, data.classes)
     data.preprocessing = task.preprocessing
+    # What images outside the data set must be turned into, for whoever loads a checkpoint.
+    size = list(data.val.images.shape[2:])
+    task.save_hyperparameters({"images": {"mean": list(data.mean), "std": list(data.std), "size": size}})
 
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
     diagnostics = Diagnostics(history)

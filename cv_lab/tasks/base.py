@@ -54,6 +54,7 @@ class Task(LightningModule):
         self.model = model.to(memory_format=torch.channels_last)
         self.classes = tuple(classes)
         self.preprocessing = Preprocessing()  # what its images go through, the data set's mean and deviation aside
+        self.image_size: tuple[int, int] | None = None  # of a loaded task: height and width of its data set's images
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.metrics = nn.ModuleDict({f"{split}_metrics": self.configure_metrics(split) for split in _SPLITS})
