@@ -68,6 +68,7 @@ class InstanceSegmentation(Task):
     mode = "max"
     target = "instances"
     details = (
+        "dropped_boxes",
         *(f"loss_{name}" for name in LOSSES.values()),
         *(f"{kind}_map_{which}" for kind in KINDS.values() for which in ("75", "small", "medium", "large")),
         *(f"{kind}_mar_{which}" for kind in KINDS.values() for which in ("1", "10", "100", "small", "medium", "large")),
