@@ -123,11 +123,9 @@ class Coco(ImageData):
             if (height, width) != (record["height"], record["width"]):
                 return "images of another size than the json says", f"{path}: {width} x {height}"
             pixels[number, : image.shape[0], : image.shape[1]] = image
-            some = [annotation for annotation in coco.annotations[record["id"]] if annotation["category_id"] in numbers]
+            some = [a for a in coco.annotations.get(record["id"], ()) if a["category_id"] in numbers]
             return _instances(record, some, numbers, image.shape[:2], self.image_size)
 
-        for annotations in (coco.annotations[record["id"]] for record in records):
-            assert isinstance(annotations, list)  # made here, since threads must not add to the dictionary
         with ThreadPoolExecutor() as pool:
             answers = pool.map(read, range(len(records)))
             told = list(track(answers, "decoding images", len(records), transient=True, disable=len(records) < 100))

@@ -53,7 +53,6 @@ class InstanceSegmenter(nn.Module):
         super().__init__()
         network.transform = None
         self.network, self.classifier = network, classifier
-        self.extractor_keys = {f"{name}" for name in extractor.state_dict()}
         self._extractor = [extractor]  # in a list, so that it is not registered twice
 
     def forward(self, images: Tensor) -> list[Detections]:
