@@ -163,6 +163,10 @@ def shared(trials: Sequence[Entry]) -> str:
     return label({name: value for name, value in same.items() if name != "task"})
 
 
+# Of figures of each class, where their names as metrics are no words.
+TITLES = {"iou": "IoU", "mask_ap": "AP of masks", "box_ap": "AP of boxes"}
+
+
 def per_class_tables(found: dict[str, dict[str, dict[str, float]]]) -> list[tuple[str, Table]]:
     """For each figure a table with a row for each class and a column for each setting.
 
@@ -195,7 +199,7 @@ def per_class_tables(found: dict[str, dict[str, dict[str, float]]]) -> list[tupl
             ]
             for c in classes
         ]
-        tables.append((name, Table(["class", *extra, *settings], rows)))
+        tables.append((TITLES.get(name, name), Table(["class", *extra, *settings], rows)))
     return tables
 
 
