@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -146,7 +147,9 @@ def _numbered(name: str) -> str | None:
 
 def copy_to_meta(module: nn.Module) -> nn.Module:
     """A copy without data, in evaluation mode, for questions of shape and cost."""
-    return copy.deepcopy(module).to("meta").eval()
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()}
+    memo |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    return copy.deepcopy(module, memo).eval()  # it takes what stands in memo for copies, so that no data is copied
 
 
 def flops(module: nn.Module, size: tuple[int, ...]) -> int:
