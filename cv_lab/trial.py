@@ -33,6 +33,7 @@ from cv_lab.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
 from cv_lab.data.base import ImageData
 from cv_lab.features import with_features
 from cv_lab.files import write_json
+from cv_lab.memory import keep_large_blocks
 from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
 from cv_lab.shared_heads import share_heads
 from cv_lab.study import Trial, print_trial, read_trial
@@ -59,6 +60,7 @@ def run_trial(config: DictConfig) -> float:
     Raises:
         SystemExit: if the trial failed in a single run (code 1), or was interrupted (130 by Ctrl-C, 143 by SIGTERM).
     """
+    keep_large_blocks()
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of the processes that train one network
     if not first:
         log.setLevel(logging.ERROR)

@@ -102,15 +102,18 @@ def test_without_space_it_stays_in_memory(
     assert not list(tmp_path.glob("*.safetensors*"))
 
 
-def test_space_that_ends_midway_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+class FullDisk(Source):
+    """The disk is full after the first piece that is to be written."""
 
-    monkeypatch.setattr(mapped.os, "fsync", full)
-    monkeypatch.setattr(mapped.contextlib, "suppress", lambda *_: mapped.contextlib.nullcontext())
-    assert torch.equal(ask(tmp_path / "a.safetensors", Source()).tensor, WHOLE)
+    def __call__(self) -> Iterator[Tensor]:
+        for number, piece in enumerate(super().__call__()):
+            if number == 1 and self.calls == 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            yield piece
+
+
+def test_space_that_ends_midway_leaves_no_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert torch.equal(ask(tmp_path / "a.safetensors", FullDisk()).tensor, WHOLE)
     assert "No space left" in caplog.text
     assert not list(tmp_path.glob("*a.safetensors*"))
 

@@ -26,6 +26,7 @@ from torchvision import transforms
 
 from cv_lab.data.in_memory import InMemoryImages, train_loader
 from cv_lab.data.photos import decoded
+from cv_lab.memory import keep_large_blocks
 from cv_lab.preprocess import Preprocessing
 
 MEAN, STD, BATCH = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 64
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    keep_large_blocks()  # as trials do
     files = sorted(arguments.folder.glob("*.jpg"))[: arguments.images]
     processors = len(os.sched_getaffinity(0))
     preprocess = Preprocessing(MEAN, STD)

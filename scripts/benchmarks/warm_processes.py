@@ -21,7 +21,7 @@ OPTIMIZERS, RATES = ("adam", "sgd", "rmsprop"), ("1e-2", "1e-3", "1e-4")
 
 def train(folder: str, *overrides: str) -> None:
     """Run ``train.py`` and let its output go."""
-    command = [sys.executable, "train.py", *SHORT, f"studies_dir={folder}", *overrides]
+    command = [sys.executable, "train.py", *overrides, *SHORT, f"studies_dir={folder}"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
