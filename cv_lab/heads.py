@@ -9,7 +9,7 @@ through its epochs with what it finds there in place of training steps.
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -178,25 +178,23 @@ class Heads:
     def __len__(self) -> int:
         return len(self.points)
 
-    def train_or_find(self, features: Tensor, data: FeatureData, loss: CrossEntropy) -> None:
+    def train_or_find(self, features: Callable[[], Tensor], data: FeatureData, loss: CrossEntropy) -> None:
         """Have all epochs of all heads, computed now or by another trial of the study.
 
         Args:
-            features: float (N, D), of the training images, as the linear layer gets them.
+            features: called if heads must be trained; float (N, D), of the training images, as the linear layer gets
+                them.
             data: gives labels and batches.
             loss: see :func:`train_heads`.
         """
         assert data.train is not None
-        start, epochs, labels = self.start.to(features.device), self.epochs, data.train.labels.to(features.device)
+        epochs, all_labels = self.epochs, data.train.labels
         loaders = [train_loader(data.train, data.batch_size, data.seed, epoch) for epoch in range(epochs)]
         self.steps = len(loaders[0])  # in an epoch
-        optimizers = [new_optimizer(point) for point in self.points]
-        schedulers = [instantiate(point["scheduler"]) for point in self.points]
-        rates = [rates_of(o, s, epochs * self.steps) for o, s in zip(optimizers, schedulers, strict=True)]
         key = {
             "features": data.key,
             "start": _digest(self.start),
-            "samples": _digest(data.train.rows, data.train.labels),
+            "samples": _digest(data.train.rows, all_labels),
             "loss": self.loss,
             "batches": [data.batch_size, data.seed, epochs],
             "points": self.points,
@@ -206,9 +204,14 @@ class Heads:
 
         def rows() -> Iterator[Tensor]:
             nonlocal begun
+            inputs = features()
+            start, labels = self.start.to(inputs.device), all_labels.to(inputs.device)
+            optimizers = [new_optimizer(point) for point in self.points]
+            schedulers = [instantiate(point["scheduler"]) for point in self.points]
+            rates = [rates_of(o, s, epochs * self.steps) for o, s in zip(optimizers, schedulers, strict=True)]
             begun = time.perf_counter()
             batches = (torch.tensor(list(loader.batch_sampler)) for loader in loaders)  # type: ignore[arg-type]
-            yield from train_heads(start, features, labels, batches, loss, optimizers, torch.tensor(rates).T)
+            yield from train_heads(start, inputs, labels, batches, loss, optimizers, torch.tensor(rates).T)
 
         shape = (epochs * len(self), packed_size(self.classes, self.width))
         found = find_or_compute(

@@ -110,9 +110,12 @@ class LinearProbing(Transfer):
     def on_train_start(self) -> None:
         if self.heads is not None:
             assert isinstance(self.loss, CrossEntropy)
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            features = self._train_features(torch.arange(len(data.train)))
-            self.heads.train_or_find(self.model.head[0](features) if self.standardise else features, data, self.loss)  # type: ignore[index]
+            self.heads.train_or_find(self._head_inputs, self.trainer.datamodule, self.loss)  # type: ignore[attr-defined]
+
+    def _head_inputs(self) -> Tensor:
+        """What the linear layer gets of the training images, float32 (N, D)."""
+        features = self._train_features(torch.arange(len(self.trainer.datamodule.train)))  # type: ignore[attr-defined]
+        return self.model.head[0](features) if self.standardise else features  # type: ignore[index]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.heads is None:
