@@ -18,15 +18,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as rle
 
 from cv_lab import draw
 from cv_lab.average_precision import at_own_size
 from cv_lab.build import load_task
 from cv_lab.callbacks.artifacts import save_png
-from cv_lab.data.masks import read_fitting
+from cv_lab.callbacks.instance_pictures import as_plain, at_least, draw_found
+from cv_lab.data.masks import Pixels, frames, read_fitting
 from cv_lab.data.photos import decode
 from cv_lab.files import write_csv, write_json
 from cv_lab.metrics import classes_of
@@ -36,7 +35,6 @@ from cv_lab.tasks.instance_segmentation import InstanceSegmentation
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}
-Pixels = NDArray[np.uint8]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -97,7 +95,7 @@ def classify(task: Classification, files: Sequence[Path], out: Path) -> None:
 def segment(task: SemanticSegmentation, files: Sequence[Path], out: Path) -> None:
     colors = draw.mask_palette(task.classes, task.background)
     for file in files:
-        image, canvas = framed(file, task)
+        image, canvas, _ = framed(file, task)
         with torch.inference_mode():
             (mask,) = classes_of(task(as_input(canvas, task))).to(torch.uint8).numpy()
         mask = mask[: image.shape[0], : image.shape[1]]
@@ -114,37 +112,26 @@ def find(task: InstanceSegmentation, files: Sequence[Path], out: Path, score: fl
     colors = draw.palette(min(len(task.classes), 256))
     told: list[dict[str, Any]] = []
     for file in files:
-        image, canvas = framed(file, task)
-        with Image.open(file) as own:
-            width, height = own.size
+        image, canvas, (width, height) = framed(file, task)
         scale = (image.shape[1] / width, image.shape[0] / height)
         with torch.inference_mode():
             found = at_own_size(task(as_input(canvas, task))[0], (height, width), scale)
-        sure = np.flatnonzero(found.scores >= score).tolist()
-        for i in sure:
-            run_lengths = {"size": [height, width], "counts": found.masks[i]["counts"].decode()}
-            one = {"class": task.classes[found.classes[i]], "score": float(found.scores[i])}
-            told.append({"image": str(file), **one, "bbox": found.boxes[i].tolist(), "segmentation": run_lengths})
-        picture = draw.instances(
-            image,
-            [rle.decode(found.masks[i]) for i in sure],
-            [f"{task.classes[found.classes[i]]} {100 * found.scores[i]:.0f}" for i in sure],
-            [colors[found.classes[i] % len(colors)].tolist() for i in sure],
-            size=max(480, *image.shape[:2]),
-        )
-        save_png(picture, out / f"{file.stem}.png")
-        print(f"{file}: {len(sure)} objects")
+        sure = at_least(found, score)
+        told += [{"image": str(file), **one} for one in as_plain(sure, task.classes)]
+        save_png(draw_found(image, sure, task.classes, colors, max(480, *image.shape[:2])), out / f"{file.stem}.png")
+        print(f"{file}: {len(sure.classes)} objects")
     write_json(out / "detections.json", told)
 
 
-def framed(file: Path, task: Task) -> tuple[Pixels, Pixels]:
-    """The image (h, w, 3) scaled to fit, and the same within a frame of the size that the network was trained at."""
+def framed(file: Path, task: Task) -> tuple[Pixels, Pixels, tuple[int, int]]:
+    """The image (h, w, 3) scaled to fit; the same within a frame of the size that the network was trained at; and the
+    image's own width and height."""
     assert task.image_size is not None
-    image, _ = read_fitting(file, task.image_size)
-    canvas = np.empty((*task.image_size, 3), np.uint8)
-    canvas[:] = np.round(255 * np.array(task.preprocessing.mean))
+    assert task.preprocessing.mean is not None
+    image, own = read_fitting(file, task.image_size)
+    (canvas,) = frames(1, task.image_size, task.preprocessing.mean)
     canvas[: image.shape[0], : image.shape[1]] = image
-    return image, canvas
+    return image, canvas, own
 
 
 def as_input(image: Pixels, task: Task) -> torch.Tensor:

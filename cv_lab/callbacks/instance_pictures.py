@@ -1,5 +1,6 @@
 """Pictures of what a network finds: objects beside the truth, curves of each class, the best and the worst images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class InstancePictures(Callback):
             with torch.inference_mode():
                 found = task.found(task(data.inputs(images, part, task.device)), batch)
             for i, pixels, objects, one in zip(part, batch["image"], batch["objects"], found, strict=True):
-                sure = _at_least(one, self.score)
+                sure = at_least(one, self.score)
                 height, width = (round(side * s) for side, s in zip(objects.size, objects.scale[::-1], strict=True))
                 samples.append(
                     {
@@ -148,17 +149,26 @@ def _row(sample: dict[str, Any], classes: tuple[str, ...], colors: NDArray[np.ui
         [classes[k] + (" (crowd)" if crowd else "") for k, crowd in zip(objects.classes, objects.crowd, strict=True)],
         [colors[k % len(colors)].tolist() for k in objects.classes],
     )
-    told = draw.instances(
-        sample["image"],
-        [rle.decode(mask) for mask in found.masks],
-        [f"{classes[k]} {100 * score:.0f}" for k, score in zip(found.classes, found.scores, strict=True)],
-        [colors[k % len(colors)].tolist() for k in found.classes],
-    )
+    told = draw_found(sample["image"], found, classes, colors)
     judged = "no objects" if quality is None else f"panoptic quality {100 * quality:.0f} %"
     return draw.beside([true, told], f"truth, found: {judged}")
 
 
-def _at_least(found: Found, score: float) -> Found:
+def draw_found(
+    image: NDArray[np.uint8], found: Found, classes: Sequence[str], colors: NDArray[np.uint8], size: int = 240
+) -> Image.Image:
+    """`image`, uint8 (H, W, 3), with what was found in it; `size` is the picture's longer side in pixels."""
+    return draw.instances(
+        image,
+        [rle.decode(mask) for mask in found.masks],
+        [f"{classes[k]} {100 * score:.0f}" for k, score in zip(found.classes, found.scores, strict=True)],
+        [colors[k % len(colors)].tolist() for k in found.classes],
+        size,
+    )
+
+
+def at_least(found: Found, score: float) -> Found:
+    """What was found with a score of at least `score`."""
     kept = np.flatnonzero(found.scores >= score).tolist()
     return Found(found.boxes[kept], found.classes[kept], found.scores[kept], [found.masks[i] for i in kept])
 
@@ -176,11 +186,16 @@ def _told(sample: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
                 objects.classes, objects.boxes.tolist(), objects.truth, objects.crowd, strict=True
             )
         ],
-        "found": [
-            {"class": classes[k], "score": float(score), "bbox": box, "segmentation": _plain(mask)}
-            for k, score, box, mask in zip(found.classes, found.scores, found.boxes.tolist(), found.masks, strict=True)
-        ],
+        "found": as_plain(found, classes),
     }
+
+
+def as_plain(found: Found, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """What was found as plain values; masks are run lengths as in COCO's results."""
+    return [
+        {"class": classes[k], "score": float(score), "bbox": box, "segmentation": _plain(mask)}
+        for k, score, box, mask in zip(found.classes, found.scores, found.boxes.tolist(), found.masks, strict=True)
+    ]
 
 
 def _plain(mask: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cv_lab.data.base import ImageData
 from cv_lab.data.coco_categories import choose_categories
 from cv_lab.data.coco_json import CocoJson, Problems, Record, read_coco, run_lengths
 from cv_lab.data.instances import InstanceImages, Instances
-from cv_lab.data.masks import Pixels, read_fitting
+from cv_lab.data.masks import Pixels, frames, height_and_width, read_fitting
 
 
 class Coco(ImageData):
@@ -57,9 +57,7 @@ class Coco(ImageData):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if len(image_size) != 2 or min(image_size) < 1:
-            raise ValueError(f"data.image_size={list(image_size)} must be a height and a width in pixels: [320,320]")
-        self.image_size = (image_size[0], image_size[1])
+        self.image_size = height_and_width(image_size)
         self.folders = {True: Path(train_folder), False: Path(test_folder)}
         self.files = {True: Path(train_json), False: Path(test_json)}
         self.limits = {True: train_images, False: test_images}
@@ -108,8 +106,7 @@ class Coco(ImageData):
         self, records: Sequence[Record], coco: CocoJson, numbers: dict[Any, int], train: bool, problems: Problems
     ) -> tuple[Pixels, list[Instances]]:
         """The images that can be used, uint8 (N, H, W, 3), and their objects."""
-        pixels = np.empty((len(records), *self.image_size, 3), np.uint8)
-        pixels[:] = np.round(255 * np.array(self.mean))
+        pixels = frames(len(records), self.image_size, self.mean)
 
         def read(number: int) -> Instances | tuple[str, str]:
             record = records[number]

@@ -55,9 +55,7 @@ class MaskData(ImageData):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if len(image_size) != 2 or min(image_size) < 1:
-            raise ValueError(f"data.image_size={list(image_size)} must be a height and a width in pixels: [240,320]")
-        self.image_size = (image_size[0], image_size[1])
+        self.image_size = height_and_width(image_size)
 
     def decode(self, pairs: Sequence[Pair], classes: Sequence[str]) -> InMemoryImages:
         """All `pairs` in memory.
@@ -66,9 +64,8 @@ class MaskData(ImageData):
             ValueError: if any cannot be used; the message names the files and what is wrong with each.
         """
         height, width = self.image_size
-        images = np.empty((len(pairs), height, width, 3), np.uint8)
+        images = frames(len(pairs), self.image_size, self.mean)
         masks = np.full((len(pairs), height, width), IGNORE, np.uint8)
-        images[:] = np.round(255 * np.array(self.mean))
 
         def read(number: int) -> str | None:
             try:
@@ -89,6 +86,24 @@ class MaskData(ImageData):
         channels_last = torch.from_numpy(images).permute(0, 3, 1, 2)  # a view
         labels = torch.zeros(len(pairs), dtype=torch.long)  # splits need no balance
         return InMemoryImages(channels_last, labels, tuple(classes), masks=torch.from_numpy(masks))
+
+
+def height_and_width(image_size: Sequence[int]) -> tuple[int, int]:
+    """`image_size`, if it is one.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise ValueError(f"data.image_size={list(image_size)} must be a height and a width in pixels: [240,320]")
+    return image_size[0], image_size[1]
+
+
+def frames(count: int, size: tuple[int, int], mean: Sequence[float]) -> Pixels:
+    """`count` plain images of colour `mean`, in 0..1, for others to be laid on; (count, H, W, 3)."""
+    images = np.empty((count, *size, 3), np.uint8)
+    images[:] = np.round(255 * np.array(mean))
+    return images
 
 
 def mask_file(path: Path) -> Callable[[tuple[int, int]], Pixels]:
