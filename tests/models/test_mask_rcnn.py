@@ -51,21 +51,33 @@ def test_any_classifier_is_a_backbone(backbone: Callable[..., nn.Module]) -> Non
     assert 0 <= found["masks"].min() <= found["masks"].max() <= 1
 
 
+def has_learnt(network: InstanceSegmenter, images: Tensor, targets: list[dict[str, Tensor]]) -> bool:
+    with torch.no_grad():
+        found, nothing = network.eval()(images)
+    return (
+        len(found["labels"]) > 0
+        and int(found["labels"][0]) == 2
+        and float(found["scores"][0]) > 0.5
+        and torch.allclose(found["boxes"][0], targets[0]["boxes"][0], atol=4)
+        and float((found["masks"][0] > 0.5).float().mean()) > 0.9
+        and float(nothing["scores"].sum()) < float(found["scores"].sum())
+    )
+
+
 def test_it_learns_a_batch() -> None:
+    """How many steps it takes differs by machine: samples are drawn, and one more or less tips the balance."""
     torch.manual_seed(0)
     network = light()
     images, targets = batch()
+    assert not has_learnt(network, images, targets)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
-    for _ in range(80):
+    for step in range(400):
         optimizer.zero_grad()
-        sum(network.losses(images, targets).values()).backward()  # type: ignore[union-attr]
+        sum(network.train().losses(images, targets).values()).backward()  # type: ignore[union-attr]
         optimizer.step()
-    (found, nothing) = network.eval()(images)
-    assert found["labels"][0] == 2
-    assert found["scores"][0] > 0.5
-    assert torch.allclose(found["boxes"][0], targets[0]["boxes"][0], atol=4)
-    assert (found["masks"][0] > 0.5).float().mean() > 0.9
-    assert nothing["scores"].sum() < found["scores"].sum()
+        if step % 20 == 19 and has_learnt(network, images, targets):
+            return
+    pytest.fail("the batch is not learnt after 400 steps")
 
 
 def test_losses_in_evaluation_leave_the_network_in_evaluation() -> None:
