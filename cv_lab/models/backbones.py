@@ -66,9 +66,9 @@ class NamedNetwork(NetworkFactory):
         Raises:
             ValueError: if it cannot be made for `image_size`.
         """
-        if self.image_size is None:
+        if self.image_size is None or not self.fixed_size():
             return self.make(num_classes)
-        try:
+        try:  # before weights are adapted to the size
             network = self.make(num_classes)
             copy_to_meta(network)(torch.empty(1, 3, self.image_size, self.image_size, device="meta"))
         except Exception as error:  # libraries fail in their own ways, deep inside

@@ -153,7 +153,18 @@ def copy_to_meta(module: nn.Module) -> nn.Module:
 
 
 def flops(module: nn.Module, size: tuple[int, ...]) -> int:
-    """Floating-point operations of a forward pass of float `size`; a multiplication and an addition count as two."""
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        copy_to_meta(module)(torch.empty(size, device="meta"))
+    """Floating-point operations of a forward pass of float `size`; a multiplication and an addition count as two.
+
+    Raises:
+        ValueError: if the module takes no images, (N, 3, H, W), of that size.
+    """
+    try:
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            copy_to_meta(module)(torch.empty(size, device="meta"))
+    except Exception as error:  # networks fail in their own ways, deep inside
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"the network takes no images of {size[2]} x {size[3]} pixels ({reason}): give it larger ones, with "
+            "model.image_size=N for a network of torchvision or timm"
+        ) from error
     return int(counter.get_total_flops())

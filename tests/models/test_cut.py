@@ -114,3 +114,9 @@ def test_features_and_images_give_the_same_logits() -> None:
 def test_flops_count_backbone_and_head_without_running_them() -> None:
     network = CutNetwork(SmallCNN(num_classes=3, width=8), HEAD)
     assert flops(network, (1, 3, 32, 32)) == flops(network.backbone, (1, 3, 32, 32)) + 2 * 256 * 5
+
+
+def test_a_network_that_takes_no_images_of_a_size_is_told() -> None:
+    network = TorchvisionNetwork("inception_v3", 32)(num_classes=2)
+    with pytest.raises(ValueError, match=r"no images of 32 x 32 pixels \(RuntimeError.*model\.image_size=N"):
+        flops(network, (1, 3, 32, 32))
