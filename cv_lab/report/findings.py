@@ -367,8 +367,9 @@ def _saturated(section: Section, trial: Entry, curve: list[tuple[float, float]])
     if last - reached < 2:
         return None
     before = next(value for epoch, value in curve if epoch == reached)
+    which = "The only trial" if len(section.trials) == 1 else f"The best trial, {section.label(trial)},"
     words = (
-        f"The best trial, {section.label(trial)}, came within {gap(section.monitor, ENOUGH)} of its best at epoch "
+        f"{which} came within {gap(section.monitor, ENOUGH)} of its best at epoch "
         f"{reached:g} of {last:g}; the {last - reached:g} later epochs, {100 * (last - reached) / last:.0f} % of its "
         f"training, brought {gap(section.monitor, section.better(best, before))}."
     )

@@ -90,7 +90,8 @@ class Section:
     def label(self, trial: Entry) -> str:
         """A trial by the values in which it differs from the others."""
         names = [name for name in (*self.names, "seed") if name in self.names or len(self.settings) < len(self.trials)]
-        return label({name: trial.parameters.get(name) for name in names}) or trial.name
+        alone = "the only trial" if len(self.trials) == 1 else trial.name
+        return label({name: trial.parameters.get(name) for name in names}) or alone
 
 
 def sections(trials: Sequence[Entry]) -> list[Section]:

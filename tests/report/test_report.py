@@ -142,6 +142,7 @@ def test_studies_of_one_trial_and_of_none_finished(tmp_path: Path) -> None:
     make_trial(tmp_path / "none", "first", None, "running", values=[0.1])
     page, _, _ = report(tmp_path / "one")
     assert "The one setting reaches val/accuracy 50.00 %" in page
+    assert ">the only trial</td>" in page.replace("</span> ", ">")  # its folder's name, which may be long, says no more
     page, _, _ = report(tmp_path / "none")
     assert "1 of 5 epochs so far" in page
 
