@@ -1,6 +1,5 @@
 """From configs to objects, for training and for loading a checkpoint again."""
 
-import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,8 +43,7 @@ def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = Tr
     if pretrained and weights != "none":
         task.start_from(_weights(model, config, task), weights)
     # Plain values only, so that checkpoints load with weights_only=True.
-    parts = OmegaConf.to_container(OmegaConf.masked_copy(resolved(config), list(PARTS)))
-    assert isinstance(parts, dict)
+    parts = {key: plain(config[key]) for key in PARTS}
     task.save_hyperparameters({"config": parts | {"weights": weights}, "classes": list(classes)})
     return task
 
@@ -64,11 +62,9 @@ def _weights(model: Any, config: DictConfig, task: Task) -> dict[str, Tensor]:
     return model.adapt(state, task.network) if isinstance(model, NetworkFactory) else state
 
 
-def resolved(config: DictConfig) -> DictConfig:
-    """A copy of `config` without interpolations."""
-    config = copy.deepcopy(config)
-    OmegaConf.resolve(config)
-    return config
+def plain(value: Any) -> Any:
+    """A part of a composed config as plain Python values, without interpolations."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def load_task(checkpoint: str | Path) -> Task:

@@ -24,10 +24,12 @@ from cv_lab.augment import Batch
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.mapped import Mapped, find_or_compute
+from cv_lab.models.cut import flops
 from cv_lab.tasks.transfer import Transfer
 
 log = logging.getLogger(__name__)
 AT_ONCE = 64  # images in a pass of the backbone: more gain nothing on processors
+FORMAT = 2  # of the facts beside the features: seconds and operations of the pass
 SPLITS = ("train", "val", "test")
 PACKAGES = ("torch", "torchvision", "timm")
 
@@ -93,6 +95,7 @@ class FeaturePass:
 
     seconds: float  # of the pass through the backbone, whether in this trial or an earlier one
     computed: bool  # in this trial
+    flops: int  # of backbone and head for one image
 
 
 def with_features(
@@ -118,6 +121,7 @@ def with_features(
         return data, None
     task.to(trainer.strategy.root_device)
     key = {
+        "format": FORMAT,
         "backbone": name,
         "weights": task.backbone_hash(),
         "layer": f"input of {task.model.cut_at}",  # behind the network's own pooling
@@ -144,7 +148,8 @@ def with_features(
         log.info("features computed in %.1f s, for this trial and later ones", seconds)
     else:
         log.info("features of an earlier trial are used, which took %.1f s", seconds)
-    return FeatureData(data, features, names["train"]), FeaturePass(seconds, computed)
+    operations = found.facts["flops"] + flops(task.model.head, (1, task.model.width))
+    return FeatureData(data, features, names["train"]), FeaturePass(seconds, computed, operations)
 
 
 class _Union:
@@ -190,10 +195,10 @@ def _features_of(
     """The name of the features of `images`, and themselves."""
     key = key | {"images": images.digest()}
     name = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:24]
-    seconds = 0.0
+    seconds, operations = 0.0, 0
 
     def rows() -> Iterator[Tensor]:
-        nonlocal seconds
+        nonlocal seconds, operations
         console = get_console()
         log.info("running the backbone once over %s images", f"{len(images):,}")
         batches = track(
@@ -205,6 +210,8 @@ def _features_of(
             disable=not console.is_terminal,
         )
         model = task.model.eval()
+        one = data.normalise(next(images.batches())[:1])
+        operations = flops(model.backbone, tuple(one.shape))  # once here, so that trials after this one need not
         seconds, start = 0.0, time.perf_counter()
         for batch in batches:
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
@@ -215,4 +222,6 @@ def _features_of(
 
     shape = (len(images), task.model.width)
     path = folder / "features" / f"{name}.safetensors"
-    return name, find_or_compute(path, key, shape, torch.float32, rows, lambda: {"seconds": seconds})
+    return name, find_or_compute(
+        path, key, shape, torch.float32, rows, lambda: {"seconds": seconds, "flops": operations}
+    )

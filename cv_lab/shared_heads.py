@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 
-from cv_lab.build import resolved
+from cv_lab.build import plain
 from cv_lab.data.base import ImageData
 from cv_lab.features import FeatureData
 from cv_lab.heads import Heads, new_optimizer, packed_size
@@ -50,7 +50,7 @@ def share_heads(task: LinearProbing, data: ImageData, trainer: Trainer, config: 
         return
     points.sort(key=str)  # all trials ask for the same file
     start = torch.cat([linear.weight, linear.bias[:, None]], dim=1).detach().clone()
-    loss = OmegaConf.to_container(resolved(config).loss)
+    loss = plain(config.loss)
     task.share(Heads(points, points.index(own), start, loss, config.epochs, Path(config.cache_dir)))
     data.whole_epochs = True
 

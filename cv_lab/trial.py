@@ -111,34 +111,17 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
 
 def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing) -> dict[str, Any]:
     """Run the trial and return the content of ``result.json``."""
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # data lies in memory: workers would only cost
-    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # steps log nothing anyway
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was made for this trial
-    warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # torchmetrics has reduced over processes already
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 on torch 2.14; nothing that a user could change
-    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # what is frozen shall be
+    _silence_warnings()
     seed_everything(config.seed, verbose=False)
-    data: ImageData = instantiate(config.data)
-    kind: type[Task] = get_class(config.task._target_)
-    data.choose_target(kind.target, kind.__name__)
-    data.prepare_data()  # here rather than in fit, since the network needs to know the classes
-    data.setup()
-    task = build_task(config, data.classes)
-    data.preprocessing = task.preprocessing
-    # What images outside the data set must be turned into, for whoever loads a checkpoint.
-    size = list(data.val.images.shape[2:])
-    task.save_hyperparameters({"images": {"mean": list(data.mean), "std": list(data.std), "size": size}})
-
+    data, task = _data_and_task(config)
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
     diagnostics = Diagnostics(history)
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
-    last = record.last_checkpoint
-    if last is not None and torch.load(last, weights_only=True, mmap=True).get("together"):
-        last = None  # its epochs take no time, so they are gone through again
+    last, log_from = _continue_from(record, standing)
     chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
     trainer: Trainer = instantiate(config.trainer)(
         precision=resolve_precision(config.precision),
-        logger=_logger(config, last, standing),
+        logger=_logger(config, log_from),
         plugins=[AtomicCheckpointIO()],
         callbacks=[ClassShares(record.folder), ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing, StayStopped()]
         + [_bind(callback, task) for callback in chosen if callback is not None]
@@ -162,13 +145,14 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
         *(len(task.classes), *sizes.values(), f"{parameters['trained']:,}", record.fields["device"]),
     )
 
-    operations = task.flops(tuple(data.normalise(data.val.images[:1]).shape))
+    size = tuple(data.normalise(data.val.images[:1]).shape)
     features = None
     if isinstance(task, Transfer):
         network = str(config.model.get("name", config.model._target_))
         data, features = with_features(data, task, trainer, network, Path(config.cache_dir), config.cache)
     if isinstance(task, LinearProbing) and task.together and last is None:
         share_heads(task, data, trainer, config)
+    operations = task.flops(size) if features is None else features.flops
 
     if last is not None:
         log.info("continued from %s", os.path.relpath(last))
@@ -217,15 +201,52 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     return result
 
 
-def _logger(config: DictConfig, last: Path | None, standing: Standing) -> Any:
-    """The logger; of a continued trial, TensorBoard's shall forget what an earlier attempt logged after `last`."""
+def _silence_warnings() -> None:
+    """Of Lightning, about what is so on purpose."""
+    for message in (
+        "does not have many workers",  # data lies in memory: workers would only cost
+        "smaller than the logging interval",  # steps log nothing anyway
+        "exists and is not empty",  # the folder was made for this trial
+        "sync_dist=True",  # torchmetrics has reduced over processes already
+        "LeafSpec",  # Lightning 2.6 on torch 2.14; nothing that a user could change
+        "in eval mode at the start of training",  # what is frozen shall be
+    ):
+        warnings.filterwarnings("ignore", f".*{message}.*")
+
+
+def _data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
+    """The data, set up, and the task with the weights that it starts from."""
+    data: ImageData = instantiate(config.data)
+    kind: type[Task] = get_class(config.task._target_)
+    data.choose_target(kind.target, kind.__name__)
+    data.prepare_data()  # here rather than in fit, since the network needs to know the classes
+    data.setup()
+    task = build_task(config, data.classes)
+    data.preprocessing = task.preprocessing
+    # What images outside the data set must be turned into, for whoever loads a checkpoint.
+    size = list(data.val.images.shape[2:])
+    task.save_hyperparameters({"images": {"mean": list(data.mean), "std": list(data.std), "size": size}})
+    return data, task
+
+
+def _continue_from(record: TrialRecord, standing: Standing) -> tuple[Path | None, int | None]:
+    """The checkpoint to go on from, if any, and the step from which on the log of an earlier attempt is void."""
+    if standing is Standing.NEW:
+        return None, None
+    last = record.last_checkpoint
+    saved = {} if last is None else torch.load(last, weights_only=True, mmap=True)
+    if last is None or saved.get("together"):  # such epochs take no time, and are gone through again
+        return None, 0
+    return last, saved["global_step"] + 1  # metrics of an epoch lie at its last step, pictures one further
+
+
+def _logger(config: DictConfig, log_from: int | None) -> Any:
+    """The logger; TensorBoard's shall forget what an earlier attempt logged from step `log_from` on."""
     if config.logger is None:
         return False
-    if standing is Standing.NEW or not issubclass(get_class(config.logger._target_), TensorBoardLogger):
+    if log_from is None or not issubclass(get_class(config.logger._target_), TensorBoardLogger):
         return instantiate(config.logger)
-    # Metrics of an epoch lie at its last step, pictures one further.
-    step = 0 if last is None else torch.load(last, weights_only=True, mmap=True)["global_step"] + 1
-    return instantiate(config.logger, purge_step=step)
+    return instantiate(config.logger, purge_step=log_from)
 
 
 def _bind(callback: Any, task: Task) -> Callback:

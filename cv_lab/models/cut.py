@@ -155,8 +155,12 @@ def copy_to_meta(module: nn.Module) -> nn.Module:
 def flops(module: nn.Module, size: tuple[int, ...]) -> int:
     """Floating-point operations of a forward pass of float `size`; a multiplication and an addition count as two.
 
+    Args:
+        module: a network, or a part of one.
+        size: of its input: of images (N, 3, H, W), or of features (N, D).
+
     Raises:
-        ValueError: if the module takes no images, (N, 3, H, W), of that size.
+        ValueError: if the module takes no images of that size.
     """
     try:
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -164,7 +168,7 @@ def flops(module: nn.Module, size: tuple[int, ...]) -> int:
     except Exception as error:  # networks fail in their own ways, deep inside
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
-            f"the network takes no images of {size[2]} x {size[3]} pixels ({reason}): give it larger ones, with "
-            "model.image_size=N for a network of torchvision or timm"
+            f"the network takes no images of {' x '.join(map(str, size[2:]))} pixels ({reason}): give it larger ones, "
+            "with model.image_size=N for a network of torchvision or timm"
         ) from error
     return int(counter.get_total_flops())

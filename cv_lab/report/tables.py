@@ -61,7 +61,10 @@ def trials_table(section: Section) -> Table:
     if not names:
         columns, rows = (
             ["trial", *columns],
-            [[Cell(section.label(trial), hint=trial.name), *cells] for trial, cells in zip(section.trials, rows, strict=True)],
+            [
+                [Cell(section.label(trial), hint=trial.name), *cells]
+                for trial, cells in zip(section.trials, rows, strict=True)
+            ],
         )
     return _without_empty(Table(columns, rows, 0 if section.finished else None), keep={"status"})
 
