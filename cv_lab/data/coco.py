@@ -123,7 +123,7 @@ class Coco(ImageData):
             some = [a for a in coco.annotations.get(record["id"], ()) if a["category_id"] in numbers]
             return _instances(record, some, numbers, image.shape[:2], self.image_size)
 
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             answers = pool.map(read, range(len(records)))
             told = list(track(answers, "decoding images", len(records), transient=True, disable=len(records) < 100))
         for answer in told:

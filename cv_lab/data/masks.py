@@ -76,7 +76,7 @@ class MaskData(ImageData):
             masks[number, : mask.shape[0], : mask.shape[1]] = mask
             return None
 
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             answers = pool.map(read, range(len(pairs)))
             told = list(track(answers, "decoding images", len(pairs), transient=True, disable=len(pairs) < 100))
         if problems := [message for message in told if message is not None]:

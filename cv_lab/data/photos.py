@@ -4,7 +4,9 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +41,12 @@ def decoded(files: Sequence[Path], size: int, cache_dir: str | Path | None) -> M
         console = get_console()
         log.info("decoding %s photographs", f"{len(files):,}")
         chunks = [files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE)]
-        with ThreadPoolExecutor() as pool:
-            for chunk in track(chunks, "decoding", console=console, transient=True, disable=not console.is_terminal):
-                yield torch.from_numpy(np.stack(list(pool.map(lambda path: decode(path, size), chunk))))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            begun = (pool.map(partial(decode, size=size), chunk) for chunk in chunks)
+            pairs = pairwise(chain(begun, [iter(())]))  # the next chunk begins before one is awaited and written
+            quiet = not console.is_terminal
+            for chunk, _ in track(pairs, "decoding", len(chunks), console=console, transient=True, disable=quiet):
+                yield torch.from_numpy(np.stack(list(chunk)))
 
     shape = (len(files), size, size, 3)  # channels last, as networks want them
     if cache_dir is None:
