@@ -1,7 +1,6 @@
 """A trained trial says something of any image."""
 
 import csv
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, TINY
-
-spec = importlib.util.spec_from_file_location("predict", ROOT / "scripts" / "predict.py")
-assert spec is not None
-assert spec.loader is not None
-predict = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(predict)
+from scripts import predict
+from tests.conftest import TINY
 
 Train = Callable[..., Path]
 PLAIN = ("logger=none", "pictures=none")
