@@ -5,7 +5,7 @@ BIN = .venv/bin
 # Published studies that need no download, on few embedded scenes: what they say is what the scenes say.
 STUDIES = cifar100_learning_rate cifar100_optimizer cifar100_label_smoothing \
 	segmentation_epochs segmentation_learning_rate segmentation_class_weights
-SMALL = data=shapes data.train_count=1000 data.test_count=300
+SMALL = data=shapes data.train_count=2000 data.test_count=300
 
 .PHONY: train test studies check format tensorboard clean
 

@@ -48,7 +48,7 @@ def collapse(counts: Counts, classes: Sequence[str], unit: str) -> str | None:
         f"the network has collapsed to one class: {_percent(predicted[top])} of all {unit} are predicted as "
         f"{classes[top]}, which is {_percent(truth[top])} of the truth; {neglected} other classes, "
         f"{_percent(others_true)} of the truth, get {_percent(others_predicted)} of the predictions. "
-        f"Try {advice}, or a lower learning rate"
+        f"Try {advice}, or another learning rate, mostly a lower one"
     )
 
 

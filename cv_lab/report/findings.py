@@ -197,7 +197,9 @@ def trouble(section: Section) -> list[Finding]:
         if cases:
             # What to try is the same for all, and said once.
             parts = [(section.label(trial), *words.partition(". Try ")) for trial, words in cases]
-            told_cases = " ".join(f"{case}." for case in _few([f"{label}: {words}" for label, words, _, _ in parts]))
+            told_cases = " ".join(f"{label}: {words}." for label, words, _, _ in parts[:2])
+            if len(parts) > 2:
+                told_cases += f" Likewise {listing([label for label, *_ in parts[2:]])}."
             advice = "".join(f" Try {one}." for one in dict.fromkeys(one for *_, one in parts if one))
             start = f"{len(cases)} of {count(len(section.trials), 'trial')} {kind}. "
             found.append(Finding(kind, start + told_cases + advice, [t.name for t, _ in cases], "curves"))
@@ -247,9 +249,9 @@ def caveats(section: Section) -> list[Finding]:
 
 
 def _of(section: Section, trials: Sequence[Entry]) -> str:
-    """ "2 of 9 trials", "All 9 trials"."""
+    """ "2 of 9 trials", "Both trials", "All 9 trials"."""
     if len(trials) == len(section.trials) > 1:
-        return f"All {len(trials)} trials"
+        return "Both trials" if len(trials) == 2 else f"All {len(trials)} trials"
     return f"{len(trials)} of {count(len(section.trials), 'trial')}"
 
 
@@ -406,13 +408,13 @@ def _underfitted(section: Section, trial: Entry) -> str | None:
     return f"{name} is only {figure(name, own)} in its last epoch, that of the best trial {figure(name, best)}"
 
 
-def _few(cases: Sequence[str], limit: int = 4) -> list[str]:
-    return [*cases[:limit], f"And {len(cases) - limit} more"] if len(cases) > limit else list(cases)
-
-
 def _in(some: Sequence[Entry], trials: Sequence[Entry]) -> str:
     """ "In 2 of 9 finished trials"."""
-    return "In the finished trial" if len(trials) == 1 else f"In {len(some)} of {len(trials)} finished trials"
+    if len(trials) == 1:
+        return "In the finished trial"
+    if len(some) == len(trials):
+        return "In both finished trials" if len(trials) == 2 else f"In all {len(trials)} finished trials"
+    return f"In {len(some)} of {len(trials)} finished trials"
 
 
 def _names(settings: Sequence[Setting]) -> list[str]:

@@ -117,14 +117,14 @@ def test_underfitted_trials(tmp_path: Path) -> None:
     assert found["underfitted"].startswith("1 of 2 trials underfitted. lr 0.1: train/accuracy is only 21.00 %")
 
 
-def test_advice_for_several_trials_is_given_once(tmp_path: Path) -> None:
-    for name, share in (("a", 97), ("b", 98)):
+def test_two_trials_are_quoted_others_named_and_advice_is_given_once(tmp_path: Path) -> None:
+    for name, share in (("a", 97), ("b", 98), ("c", 99)):
         message = f"{share} % of all pixels are background. Try class weights"
         finding = {"kind": "collapse", "epoch": 2, "message": message, "recovered": None}
         make_trial(tmp_path, name, 0.5, parameters={"lr": share}, findings=[finding])
     assert told(tmp_path)["collapsed"] == (
-        "2 of 2 trials collapsed. lr 97: from epoch 2 on, 97 % of all pixels are background. "
-        "lr 98: from epoch 2 on, 98 % of all pixels are background. Try class weights."
+        "3 of 3 trials collapsed. lr 97: from epoch 2 on, 97 % of all pixels are background. "
+        "lr 98: from epoch 2 on, 98 % of all pixels are background. Likewise lr 99. Try class weights."
     )
 
 
@@ -153,6 +153,10 @@ def test_where_more_epochs_stopped_helping(tmp_path: Path) -> None:
     make_trial(tmp_path, "b", 0.4, parameters={"lr": 0.1})
     words = told(tmp_path)["epochs"]
     assert "In 1 of 2 finished trials the last epoch was the best, so more epochs may help: lr 0.1." in words
+    make_trial(tmp_path, "alone/a", 0.5)
+    assert told(tmp_path / "alone")["epochs"].startswith("In the finished trial the last epoch was the best")
+    make_trial(tmp_path, "alone/b", 0.5, parameters={"lr": 0.1})
+    assert told(tmp_path / "alone")["epochs"].startswith("In both finished trials the last epoch was the best")
     assert (
         "the best epoch came two or more before the last, and those after it brought nothing: lr 0.001 (epoch 3"
         in words
