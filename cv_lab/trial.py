@@ -28,6 +28,7 @@ from cv_lab.callbacks.diagnostics import Diagnostics
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
+from cv_lab.callbacks.tensorboard import add_hyperparameters
 from cv_lab.callbacks.timing import Timing, peak_memory_mb
 from cv_lab.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
 from cv_lab.data.base import ImageData
@@ -192,12 +193,14 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     result["metrics"] = {**best, **tested}
     result["seconds"]["test"] = time.perf_counter() - start
     result["peak_memory_mb"] = peak_memory_mb()
-    if trainer.logger is not None:
-        # HParams show a metric only where the same tag is logged beside the hyper-parameters.
-        final = {name: value for name, value in result["metrics"].items() if "/" in name}
-        step = int(result["last"]["step"])  # at 0, their default, they would bend the curves back to the start
-        trainer.logger.log_hyperparams(record.fields["parameters"], metrics=final, step=step)
-        trainer.logger.finalize("success")
+    asked = [override.lstrip("+~").partition("=")[0] for override in record.fields["overrides"]]
+    final = {name: value for name, value in result["metrics"].items() if "/" in name}
+    first = [f"{split}/{task.monitor.partition('/')[2]}" for split in ("val", "test", "train")]
+    final = {name: final[name] for name in (*first, *final) if name in final}
+    step = int(result["last"]["step"])  # at 0, their default, they would bend the curves back to the start
+    add_hyperparameters(trainer, record.fields["parameters"], asked, final, step)
+    for logger in trainer.loggers:
+        logger.finalize("success")
     return result
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from cv_lab.build import load_task
 from tests.conftest import ROOT, TINY
@@ -93,6 +94,11 @@ def test_tensorboard_holds_scalars_pictures_and_hparams(train: Train) -> None:
     assert {"predictions", "predictions_of_best", "confusion_matrix"} <= set(tags["images"])
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"optimizer" in content
+    content = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    shown = HParamsPluginData.FromString(content).experiment
+    # What the user asked for is what TensorBoard shows first.
+    assert {info.name for info in shown.hparam_infos if info.differs} == {option.partition("=")[0] for option in TINY}
+    assert [info.name.tag for info in shown.metric_infos][:2] == ["val/accuracy", "test/accuracy"]
     result = json.loads((folder / "result.json").read_text())
     assert events.Scalars("test/accuracy")[-1].value == pytest.approx(result["metrics"]["test/accuracy"])
 
