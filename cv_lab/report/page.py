@@ -16,7 +16,7 @@ from cv_lab.report import figures, pictures, tables
 from cv_lab.report.findings import WARNINGS, findings, reason
 from cv_lab.report.read import FIGURES, Entry, Study, read_study
 from cv_lab.report.sections import Section, sections
-from cv_lab.report.wording import clean, count, slug
+from cv_lab.report.wording import clean, count, seconds, slug
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _facts(study: Study) -> list[str]:
     ]
     spent = sum(s for trial in study.trials if (s := trial.figure("seconds", "fit")) is not None)
     if spent:
-        facts.append(f"{spent / 60:.1f} minutes of training")
+        facts.append(f"{spent / 60:.1f} minutes of training" if spent >= 60 else f"{seconds(spent)} s of training")
     for field in ("device", "git_commit"):
         values = {str(t.record[field]) for t in study.trials if t.record.get(field) is not None}
         if len(values) == 1:

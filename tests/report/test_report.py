@@ -72,7 +72,7 @@ def test_page_is_whole_and_needs_no_other_file(tmp_path: Path) -> None:
     assert all((a["src"] or "").startswith("data:image/") for t, a in tags if t == "img")
     anchors = {a["id"] for _, a in tags if a.get("id")}
     assert {(a["href"] or "")[1:] for t, a in tags if t == "a"} <= anchors
-    assert "<b>dog</b> taken for <b>cat</b>: 4 times, 40.0 %" in page
+    assert "<b>dog</b> taken for <b>cat</b>: 40.0 % of its samples (4)" in page
 
 
 def test_table_marks_the_best_and_tells_why_others_failed(tmp_path: Path) -> None:
