@@ -208,7 +208,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
 
 def installed(engine: str) -> pytest.MarkDecorator:
     missing = importlib.util.find_spec(f"hydra_plugins.{engine}") is None
-    return pytest.mark.skipif(missing, reason=f"{engine} is not installed: pip install '.[engines]' or '.[ray]'")
+    return pytest.mark.skipif(missing, reason=f"{engine} is not installed: pip install '.[engines]'")
 
 
 @pytest.mark.parametrize(
