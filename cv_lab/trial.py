@@ -113,6 +113,8 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
 def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing) -> dict[str, Any]:
     """Run the trial and return the content of ``result.json``."""
     _silence_warnings()
+    if config.epochs == 0:
+        raise ValueError("epochs=0 trains nothing: give at least 1")
     seed_everything(config.seed, verbose=False)
     data, task = _data_and_task(config)
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()

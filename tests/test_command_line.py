@@ -162,6 +162,7 @@ def test_a_loss_that_is_no_number_fails_the_trial(train: Train, tmp_path: Path) 
         (["data=cifar10", "data.download=false", "data_dir=nowhere"], "data.download=true"),
         (["data.validation=val"], "split or test"),
         (["data.train_subset=1000000"], "from 1 to"),
+        (["epochs=0"], "epochs=0 trains nothing"),
     ],
 )
 def test_bad_input_is_told_in_one_message(
