@@ -28,7 +28,8 @@ class Whitening(nn.Conv2d):
     def fit(self, images: Tensor, floor: float = 5e-4) -> None:
         """Compute the filters from images, float (N, 3, H, W); `floor` keeps components of no variance small."""
         patches = F.unfold(images.float(), 2).transpose(1, 2).reshape(-1, 12)
-        variance, components = torch.linalg.eigh(patches.T.cov())
+        with torch.autocast(images.device.type, enabled=False):  # in half precision small variances become negative
+            variance, components = torch.linalg.eigh(patches.T.cov())
         filters = (components / (variance + floor).sqrt()).T.view(12, 3, 2, 2)
         self.weight.copy_(torch.cat([filters, -filters]))
         self.fitted.fill_(True)

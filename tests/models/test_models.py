@@ -11,6 +11,7 @@ from cv_lab.models.cut import head_of
 from cv_lab.models.resnet9 import ResNet9
 from cv_lab.models.small_cnn import SmallCNN
 from cv_lab.models.weights import start_from
+from cv_lab.models.whitened_cnn import Whitening
 from cv_lab.preprocess import Preprocessing
 
 
@@ -76,3 +77,14 @@ def test_weights_that_cannot_be_downloaded_are_told_with_the_way_out(monkeypatch
     monkeypatch.setattr(TimmNetwork, "download", fail)
     with pytest.raises(ValueError, match=r"no network.*weights=FILE.*weights=none"):
         TimmNetwork("resnet18").default_weights()
+
+
+def test_whitening_is_computed_in_full_precision() -> None:
+    # Smooth images: of their patches most components have next to no variance, less than bfloat16 resolves.
+    smooth = torch.nn.functional.interpolate(torch.randn(64, 3, 4, 4), (32, 32), mode="bilinear")
+    plain, mixed = Whitening(), Whitening()
+    plain.fit(smooth)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed.fit(smooth)
+    assert mixed.weight.isfinite().all()
+    torch.testing.assert_close(mixed.weight, plain.weight)
