@@ -162,10 +162,12 @@ class LinearProbing(Transfer):
     def _neighbours_vote(self, inputs: Tensor) -> Tensor:
         """The class that the nearest training images choose, int64 (N,)."""
         assert self.knn is not None
-        similarity = F.normalize(self._features(inputs), dim=1) @ self.bank.T
-        nearest, index = similarity.topk(min(self.knn, len(self.bank)), dim=1)
-        votes = torch.zeros(len(inputs), len(self.classes), device=self.device)
-        votes.scatter_add_(1, self.bank_labels[index], (nearest / 0.07).exp())
+        features = self._features(inputs)
+        with torch.autocast(self.device.type, enabled=False):  # half precision does not tell near neighbours apart
+            similarity = F.normalize(features) @ self.bank.T
+            nearest, index = similarity.topk(min(self.knn, len(self.bank)), dim=1)
+            votes = torch.zeros(len(inputs), len(self.classes), device=self.device)
+            votes.scatter_add_(1, self.bank_labels[index], (nearest / 0.07).exp())
         return votes.argmax(1)
 
     def _features(self, inputs: Tensor) -> Tensor:

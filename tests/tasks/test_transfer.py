@@ -55,9 +55,11 @@ def test_standardised_features_have_mean_0_and_deviation_1() -> None:
     assert torch.allclose(std, torch.tensor([1.0, 1.0, 0.0]), atol=1e-5)
 
 
-def test_neighbours_vote_by_similarity() -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_neighbours_vote_by_similarity(mixed: bool) -> None:
     task = LinearProbing(**PARTS, knn=3)
     task.bank = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8], [-1.0, 0.0]])
     task.bank_labels = torch.tensor([0, 1, 1, 2])
     # The one very near counts more than the two that are 53 degrees away.
-    assert task._neighbours_vote(torch.tensor([[5.0, 0.0], [-3.0, 0.1]])).tolist() == [0, 2]
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        assert task._neighbours_vote(torch.tensor([[5.0, 0.0], [-3.0, 0.1]])).tolist() == [0, 2]
