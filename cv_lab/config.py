@@ -70,15 +70,19 @@ class TrainConfig:
     cache_dir: str = MISSING
 
 
+def split_override(override: str) -> tuple[str, str]:
+    """Key and value of an override, for example of ``+model.width=8``; one that removes a key may have no value."""
+    key, _, value = override.lstrip("+~").partition("=")
+    return key, value
+
+
 def trial_name(overrides: list[str]) -> str:
     """Name a trial's folder after its overrides, for example ``lr=0.01,optimizer=adam``.
 
     Paths are cut to their last part, characters that are awkward in file names become ``-``, and an overlong
     name ends in a hash of the whole.
     """
-    values = dict(
-        override.lstrip("+~").split("=", 1) for override in overrides if "=" in override
-    )  # the last one counts
+    values = dict(split_override(override) for override in overrides if "=" in override)  # the last one counts
     parts = [f"{key}={PurePath(value).name}" for key, value in sorted(values.items()) if key not in NOT_IDENTIFYING]
     name = re.sub(r"[^\w.,=+@-]", "-", ",".join(parts)) or "default"
     if len(name.encode()) > LONGEST_NAME:

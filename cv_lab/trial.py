@@ -31,6 +31,7 @@ from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.tensorboard import add_hyperparameters
 from cv_lab.callbacks.timing import Timing, peak_memory_mb
 from cv_lab.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
+from cv_lab.config import split_override
 from cv_lab.data.base import ImageData
 from cv_lab.features import with_features
 from cv_lab.files import write_json
@@ -195,10 +196,10 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     result["metrics"] = {**best, **tested}
     result["seconds"]["test"] = time.perf_counter() - start
     result["peak_memory_mb"] = peak_memory_mb()
-    asked = [override.lstrip("+~").partition("=")[0] for override in record.fields["overrides"]]
-    final = {name: value for name, value in result["metrics"].items() if "/" in name}
+    asked = [split_override(override)[0] for override in record.fields["overrides"]]
+    metrics = result["metrics"]
     first = [f"{split}/{task.monitor.partition('/')[2]}" for split in ("val", "test", "train")]
-    final = {name: final[name] for name in (*first, *final) if name in final}
+    final = {name: metrics[name] for name in (*first, *metrics) if "/" in name and name in metrics}
     step = int(result["last"]["step"])  # at 0, their default, they would bend the curves back to the start
     add_hyperparameters(trainer, record.fields["parameters"], asked, final, step)
     for logger in trainer.loggers:

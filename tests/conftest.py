@@ -12,6 +12,7 @@ DATA_DIR = Path(os.environ.get("CV_LAB_DATA", ROOT / "data"))
 
 # A trial of seconds: few small scenes, one epoch, plain output.
 TINY = ("data.train_count=200", "data.test_count=40", "data.image_size=32", "batch_size=32", "epochs=1")
+PLAIN = ("logger=none", "pictures=none")  # nothing is drawn
 
 
 def need(folder: str) -> Path:

@@ -9,10 +9,9 @@ import torch
 
 from cv_lab.build import load_task
 from scripts import export
-from tests.conftest import TINY
+from tests.conftest import PLAIN, TINY
 
 Train = Callable[..., Path]
-PLAIN = ("logger=none", "pictures=none")
 
 
 def checkpoint_of(study: Path) -> Path:
@@ -46,7 +45,7 @@ def test_the_file_gives_the_trials_own_probabilities(train: Train, tmp_path: Pat
         torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_cannot_be_exported_is_refused(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_exported_is_refused(train: Train, tmp_path: Path) -> None:
     tiny = (*TINY, "data.train_count=60", "data.test_count=4", "data.image_size=64", "model.backbone.width=8")
     checkpoint = checkpoint_of(train("task=instance_segmentation", *tiny, *PLAIN))
     out = tmp_path / "network.pt2"

@@ -12,10 +12,9 @@ from safetensors.torch import save_file
 from cv_lab.build import load_task
 from cv_lab.models.backbones import TimmNetwork
 from cv_lab.models.cut import CutNetwork
-from tests.conftest import TINY
+from tests.conftest import PLAIN, TINY
 
 Train = Callable[..., Path]
-PLAIN = ("logger=none", "pictures=none")
 PROBE = (*TINY, *PLAIN, "task=linear_probing", "model=timm", "model.name=test_resnet", "model.image_size=32")
 
 

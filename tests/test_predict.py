@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from scripts import predict
-from tests.conftest import TINY
+from tests.conftest import PLAIN, TINY
 
 Train = Callable[..., Path]
-PLAIN = ("logger=none", "pictures=none")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """COCO (Lin et al., 2014), and data sets of one's own in its format, for instance segmentation."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
-from rich.progress import track
 
 from cv_lab.data.base import ImageData
 from cv_lab.data.coco_categories import choose_categories
 from cv_lab.data.coco_json import CocoJson, Problems, Record, read_coco, run_lengths
 from cv_lab.data.instances import InstanceImages, Instances
-from cv_lab.data.masks import Pixels, frames, height_and_width, read_fitting
+from cv_lab.data.masks import Pixels, frames, height_and_width, read_all, read_fitting
 
 
 class Coco(ImageData):
@@ -123,9 +121,7 @@ class Coco(ImageData):
             some = [a for a in coco.annotations.get(record["id"], ()) if a["category_id"] in numbers]
             return _instances(record, some, numbers, image.shape[:2], self.image_size)
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            answers = pool.map(read, range(len(records)))
-            told = list(track(answers, "decoding images", len(records), transient=True, disable=len(records) < 100))
+        told = read_all(read, len(records))
         for answer in told:
             if isinstance(answer, tuple):
                 problems.add(*answer)

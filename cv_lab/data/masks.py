@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 SHOWN = 5  # files named in a message
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,7 @@ class MaskData(ImageData):
             masks[number, : mask.shape[0], : mask.shape[1]] = mask
             return None
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            answers = pool.map(read, range(len(pairs)))
-            told = list(track(answers, "decoding images", len(pairs), transient=True, disable=len(pairs) < 100))
-        if problems := [message for message in told if message is not None]:
+        if problems := [message for message in read_all(read, len(pairs)) if message is not None]:
             raise ValueError(f"{len(problems)} of {len(pairs)} images cannot be used: {_list(problems, '; ')}")
         if empty := [str(pair.image) for pair, mask in zip(pairs, masks, strict=True) if (mask == IGNORE).all()]:
             log.warning("%s images have no labelled pixel and teach nothing: %s", len(empty), _list(empty, ", "))
@@ -97,6 +95,13 @@ def height_and_width(image_size: Sequence[int]) -> tuple[int, int]:
     if len(image_size) != 2 or min(image_size) < 1:
         raise ValueError(f"data.image_size={list(image_size)} must be a height and a width in pixels: [240,320]")
     return image_size[0], image_size[1]
+
+
+def read_all(read: Callable[[int], T], count: int) -> list[T]:
+    """What `read` answers for each of `count` images, by its number; in threads, and with a bar where they are many."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        answers = pool.map(read, range(count))
+        return list(track(answers, "decoding images", count, transient=True, disable=count < 100))
 
 
 def frames(count: int, size: tuple[int, int], mean: Sequence[float]) -> Pixels:

@@ -8,7 +8,7 @@ from cv_lab.diagnosis import dead_learning, diverging_loss
 from cv_lab.report.figures import front_of, pair_key
 from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, Setting, text
-from cv_lab.report.wording import count, figure, gap, is_share, listing, seconds, slug, spread
+from cv_lab.report.wording import count, every, figure, gap, is_share, listing, seconds, slug, spread
 
 ENOUGH = 0.005  # of a metric in 0..1: half a point, within which a result counts as reached
 CLOSE = 0.02  # of the best result; a trial that gives up no more is worth naming if it is quicker
@@ -251,7 +251,7 @@ def caveats(section: Section) -> list[Finding]:
 def _of(section: Section, trials: Sequence[Entry]) -> str:
     """ "2 of 9 trials", "Both trials", "All 9 trials"."""
     if len(trials) == len(section.trials) > 1:
-        return "Both trials" if len(trials) == 2 else f"All {len(trials)} trials"
+        return every(len(trials), "trial").capitalize()
     return f"{len(trials)} of {count(len(section.trials), 'trial')}"
 
 
@@ -413,7 +413,7 @@ def _in(some: Sequence[Entry], trials: Sequence[Entry]) -> str:
     if len(trials) == 1:
         return "In the finished trial"
     if len(some) == len(trials):
-        return "In both finished trials" if len(trials) == 2 else f"In all {len(trials)} finished trials"
+        return f"In {every(len(trials), 'finished trial')}"
     return f"In {len(some)} of {len(trials)} finished trials"
 
 

@@ -62,6 +62,11 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
+def every(n: int, noun: str) -> str:
+    """ "both trials", "all 9 trials"."""
+    return f"both {noun}s" if n == 2 else f"all {n} {noun}s"
+
+
 def slug(name: str) -> str:
     """A name as part of a file name and an anchor."""
     return "".join(c if c.isalnum() and c.isascii() else "-" for c in name)[:40] or "-"
