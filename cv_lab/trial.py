@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from cv_lab.build import build_task
 from cv_lab.callbacks.class_shares import ClassShares
-from cv_lab.callbacks.diagnostics import Diagnostics
+from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
@@ -119,7 +119,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     seed_everything(config.seed, verbose=False)
     data, task = _data_and_task(config)
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
-    diagnostics = Diagnostics(history)
+    diagnostics = Diagnostics(history, remedies_in_use(config, HydraConfig.get().runtime.choices))
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last, log_from = _continue_from(record, standing)
     chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
