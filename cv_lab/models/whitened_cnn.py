@@ -67,7 +67,7 @@ class WhitenedCNN(nn.Module):
         scale: of the logits, which global max pooling leaves large.
     """
 
-    def __init__(self, num_classes: int, widths: tuple[int, int, int] = (32, 128, 256), scale: float = 0.125) -> None:
+    def __init__(self, num_classes: int, widths: tuple[int, int, int] = (16, 32, 64), scale: float = 0.5) -> None:
         super().__init__()
 
         def group(inputs: int, outputs: int) -> nn.Sequential:
