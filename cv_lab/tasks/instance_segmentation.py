@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from cv_lab.augment import Batch
 from cv_lab.average_precision import KINDS, AveragePrecision, Found, at_own_size
+from cv_lab.memory import send
 from cv_lab.metrics import MeanLoss
 from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
@@ -165,9 +166,12 @@ def targets_of(batch: Batch) -> Targets:
     top, bottom = _span(rows)
     boxes = torch.stack([left, top, right, bottom], 2).float()
     kept = (classes >= 0) & (right - left >= LEAST_SIDE) & (bottom - top >= LEAST_SIDE)
-    return [
-        {"boxes": boxes[i][keep], "labels": classes[i][keep], "masks": masks[i][keep]} for i, keep in enumerate(kept)
-    ]
+    # torchvision takes tensors of exactly the objects that augmentation has left. Their number is known on the device
+    # alone, so this copy waits for a GPU, once for the whole batch.
+    known = kept.cpu()
+    index, counts = send(known.flatten().nonzero().flatten(), kept.device), known.sum(1).tolist()
+    each = (values.flatten(0, 1)[index].split(counts) for values in (boxes, classes, masks))
+    return [dict(zip(("boxes", "labels", "masks"), some, strict=True)) for some in zip(*each, strict=True)]
 
 
 def _span(seen: Tensor) -> tuple[Tensor, Tensor]:
