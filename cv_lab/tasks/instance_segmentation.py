@@ -13,6 +13,7 @@ from cv_lab.memory import send
 from cv_lab.metrics import MeanLoss
 from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
+from cv_lab.seeds import seed_torch
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
 
 LEAST_SIDE = 1  # pixels of a box that is learnt from
@@ -144,8 +145,9 @@ class InstanceSegmentation(Task):
         else:
             # Boxes that losses are computed of are drawn at random: the same ones in each epoch, and without a change
             # to what training draws.
-            with torch.random.fork_rng([images.device] if images.is_cuda else []):
-                torch.manual_seed(0)
+            device = images.device
+            with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+                seed_torch(0, device)
                 losses, detections = self.model.losses_and_detections(images, targets)
             metrics.precision.update(self.found(detections, batch), batch["objects"])
         total = torch.stack([self.loss_weights[name] * loss for name, loss in losses.items()]).sum()
