@@ -24,7 +24,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from cv_lab.build import build_task
+from cv_lab.build import build_task, plain
 from cv_lab.callbacks.class_shares import ClassShares
 from cv_lab.callbacks.diagnostics import Diagnostics
 from cv_lab.callbacks.finite import RequireFiniteLoss
@@ -129,7 +129,11 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last, log_from = _continue_from(record, standing)
     chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
-    trainer: Trainer = instantiate(config.trainer)(
+    options = plain(config.trainer)
+    compiled = options.pop("compile")  # no option of Lightning's
+    if not isinstance(compiled, bool):
+        raise ValueError(f"trainer.compile={compiled} is not known: give true or false")
+    trainer: Trainer = instantiate(options)(
         precision=resolve_precision(config.precision, config.trainer.accelerator),
         logger=_logger(config, log_from),
         plugins=[AtomicCheckpointIO()],
@@ -163,6 +167,8 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     if isinstance(task, LinearProbing) and task.together and last is None:
         share_heads(task, data, trainer, config)
     operations = task.flops(size) if features is None else features.flops
+    if compiled:
+        task.compile_network()
 
     if last is not None:
         log.info("continued from %s", os.path.relpath(last))

@@ -125,6 +125,10 @@ class InstanceSegmentation(Task):
     def make_optimizer(self) -> Optimizer:
         return self.optimizer_factory(p for p in self.parameters() if p.requires_grad)
 
+    def compile_network(self) -> None:
+        """Compile the backbone alone: the number of boxes behind it differs from step to step."""
+        self.model.network.backbone.compile()
+
     def flops(self, size: tuple[int, ...]) -> int:
         return flops(Operations(self.model), size)
 
