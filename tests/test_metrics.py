@@ -20,6 +20,7 @@ from cv_lab.metrics import (
     iou,
     mean_iou,
 )
+from tests.pretended_device import pretended_device
 
 
 def test_confusion_matrix_equals_torchmetrics_and_leaves_out_ignored() -> None:
@@ -87,3 +88,18 @@ def test_classes_of_is_argmax(memory_format: torch.memory_format) -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 5, 8, 8).contiguous(memory_format=memory_format)
     assert torch.equal(classes_of(logits), logits.argmax(1))
+
+
+def test_on_a_device_the_counts_are_the_same_without_a_wait() -> None:
+    torch.manual_seed(0)
+    predicted, truth = torch.randint(0, 4, (2, 8, 8)), torch.randint(0, 4, (2, 8, 8))
+    truth[0, :2] = 255
+    cpus = ConfusionMatrix(4, ignore_index=255)
+    cpus.update(predicted, truth)
+    with pretended_device() as waits:
+        devices = ConfusionMatrix(4, ignore_index=255).to("gpu")
+        predicted, truth = predicted.to("gpu"), truth.to("gpu")
+        waits.clear()
+        devices.update(predicted, truth)
+        assert not waits
+        assert torch.equal(devices.compute().cpu(), cpus.compute())

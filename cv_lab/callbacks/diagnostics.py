@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
 from cv_lab import diagnosis
 from cv_lab.callbacks.history import EpochHistory
@@ -36,12 +37,16 @@ class Diagnostics(Checkpoint):
         self.history, self.in_use = history, in_use
         self.findings: list[dict[str, Any]] = []
         self.untrained_loss: float | None = None
+        self.first_loss: Tensor | None = None  # the same on the device; reading it would wait for a GPU
 
     def on_train_batch_end(self, trainer: Trainer, task: Task, outputs: Any, *args: Any) -> None:  # type: ignore[override]
-        if self.untrained_loss is None:
-            self.untrained_loss = outputs["loss"].item()
+        if self.untrained_loss is None and self.first_loss is None:
+            self.first_loss = outputs["loss"].detach()
 
     def on_train_epoch_end(self, trainer: Trainer, task: Task) -> None:  # type: ignore[override]
+        if self.untrained_loss is None:
+            assert self.first_loss is not None
+            self.untrained_loss = self.first_loss.item()
         told = self._diagnose(trainer, task)
         epoch = trainer.current_epoch + 1
         for finding in self.findings:
