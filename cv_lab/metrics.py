@@ -1,8 +1,11 @@
 """Metrics that cost little per step: tensors are added to in the step, and read once at the end of the epoch."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from cv_lab.losses import full_precision, ignore_index
 
 
 class ConfusionMatrix(Metric):
@@ -65,7 +68,8 @@ class MeanLoss(Metric):
 
     def update(self, loss: Tensor, samples: int) -> None:
         """`loss`: scalar, the mean over `samples` samples."""
-        self.total += loss.detach() * samples
+        # Not in place: precision=bf16-true converts the states of metrics as well, and a sum in bfloat16 stops growing.
+        self.total = self.total + loss.detach().double() * samples
         self.samples += samples
 
     def compute(self) -> Tensor:
@@ -73,13 +77,54 @@ class MeanLoss(Metric):
         return (self.total / self.samples).float()
 
 
-class SplitMetrics(nn.Module):
-    """What classification counts over one split, of images or of pixels."""
+class MeanCrossEntropy(MeanLoss):
+    """The mean of plain cross entropy over the labelled samples or pixels of an epoch.
 
-    def __init__(self, num_classes: int, ignore_index: int | None = None) -> None:
+    It knows neither class weights nor label smoothing, so trials that train with different losses can be compared by
+    it.
+    """
+
+    def update(self, logits: Tensor, target: Tensor) -> None:  # type: ignore[override]
+        """`logits`: float (N, K) or (N, K, H, W); `target`: int64 (N,) or (N, H, W), see :mod:`cv_lab.losses`."""
+        ignored = ignore_index(target)
+        losses = F.cross_entropy(full_precision(logits.detach()), target, ignore_index=ignored, reduction="none")
+        self.total = self.total + losses.sum(dtype=torch.float64)
+        self.samples += (target != ignored).sum()
+
+
+class SplitMetrics(nn.Module):
+    """What classification counts over one split, of images or of pixels.
+
+    Args:
+        num_classes: K.
+        ignore_index: see :class:`ConfusionMatrix`.
+        training: leave out plain cross entropy, which is for judging: training has its own loss, often of mixed images.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int | None = None, training: bool = False) -> None:
         super().__init__()
         self.loss = MeanLoss()
+        self.cross_entropy = None if training else MeanCrossEntropy()
         self.confusion = ConfusionMatrix(num_classes, ignore_index)
+
+    def update(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            loss: scalar, the mean over the batch.
+            logits: float (N, K) or (N, K, H, W).
+            target: int64 (N,) or (N, H, W).
+        """
+        logits = logits.detach()
+        self.loss.update(loss, len(logits))
+        if self.cross_entropy is not None:
+            self.cross_entropy.update(logits, target)
+        self.confusion.update(classes_of(logits), target)
+
+    def losses(self) -> dict[str, Tensor]:
+        """The mean losses of an epoch, by name."""
+        plain = {} if self.cross_entropy is None else {"cross_entropy": self.cross_entropy.compute()}
+        return {"loss": self.loss.compute(), **plain}
 
 
 def classes_of(logits: Tensor) -> Tensor:

@@ -24,7 +24,10 @@ TINY = ("data.train_count=60", "data.test_count=16", "data.image_size=32", "batc
 ON_IT = "+trainer.strategy._target_=tests.pretended_device.strategy"
 BACKBONE = ("model=timm", "model.name=test_resnet", "model.image_size=64", "weights=none")
 UNET = ("task=semantic_segmentation", "model.width=8")
-LOSSES = ("cross_entropy", "weighted_cross_entropy", "focal")
+LOSSES = (
+    *("cross_entropy", "weighted_cross_entropy", "focal", "dice", "dice_cross_entropy", "dice_weighted_cross_entropy"),
+    *("dice_effective_number", "tversky", "lovasz"),
+)
 CASES = {
     "classification": ("model.width=8",),
     "classification on the GPU": ("model.width=8", "data.resident=true"),

@@ -5,12 +5,14 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cv_lab.augment import Batch
+from cv_lab.class_weights import ClassCounts
 from cv_lab.losses import IGNORE
 from cv_lab.memory import copies_without_waiting, send
 
@@ -129,15 +131,20 @@ class InMemoryImages(Dataset[Batch]):
                 setattr(moved, name, value.to(device))
         return moved
 
-    def class_counts(self) -> Tensor:
-        """Pixels of each class, or images where there are no masks; int64 (K,)."""
+    def class_counts(self) -> ClassCounts:
+        """Pixels of each class, or images where there are no masks."""
+        classes = len(self.classes)
         if self.masks is None:
-            return torch.bincount(self.labels, minlength=len(self.classes))
-        counts = torch.zeros(IGNORE + 1, dtype=torch.long)
+            counts = torch.bincount(self.labels, minlength=classes)
+            return ClassCounts(counts.numpy(), np.full(classes, len(self)))
+        counts, totals = torch.zeros(2, classes, dtype=torch.long)
         parts = torch.arange(len(self)).split(COUNTED_AT_ONCE)
         for part in track(parts, "counting pixels", transient=True, disable=len(parts) < 8):
-            counts += torch.bincount(self.masks[part].flatten(), minlength=IGNORE + 1)
-        return counts[: len(self.classes)]
+            bins = self.masks[part].flatten(1) + torch.arange(len(part))[:, None] * (IGNORE + 1)
+            each = torch.bincount(bins.flatten(), minlength=len(part) * (IGNORE + 1)).view(len(part), -1)[:, :classes]
+            counts += each.sum(0)
+            totals += (each > 0).sum(0) * (bins.numel() // len(part))
+        return ClassCounts(counts.numpy(), totals.numpy())
 
 
 def _subset(pixels: Pixels, index: Tensor) -> Pixels:
