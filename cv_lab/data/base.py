@@ -32,6 +32,7 @@ class ImageData(LightningDataModule):
         train_subset: count or fraction of the remaining training images to use; class-balanced.
         val_subset: the same for validation.
         seed: of split, subsets and the order of batches.
+        preprocessing: what images go through on their way to the network; None only normalises them.
     """
 
     mean: tuple[float, float, float]
@@ -49,6 +50,7 @@ class ImageData(LightningDataModule):
         train_subset: int | float | None = None,
         val_subset: int | float | None = None,
         seed: int = 0,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         if validation not in ("split", "test"):
@@ -59,7 +61,7 @@ class ImageData(LightningDataModule):
         self.validation, self.val_fraction = validation, val_fraction
         self.train_subset, self.val_subset = train_subset, val_subset
         self.train: InMemoryImages | None = None
-        self.preprocessing = Preprocessing()  # the trial sets that of its network
+        self.preprocessing = preprocessing or Preprocessing()
 
     def choose_target(self, target: str, task: str) -> None:
         """Give the target that `task`, a name for the message, learns from; before :meth:`setup`.
