@@ -60,6 +60,8 @@ class Transfer(Classification):
             return f"{self.model.trained_stages} of the backbone's {self.model.stage_count} stages train"
         if self.model.dropout_below:
             return "dropout below the cut is active"
+        if self.model.has_tail():
+            return "the network applies its head before it pools, so that each image has features at many positions"
         return None
 
     # A frozen backbone is as large as it is useless in each checkpoint, when its weights can be read again.
