@@ -69,8 +69,14 @@ class FeatureData(ImageData):
     """
 
     def __init__(self, data: ImageData, features: dict[str, Tensor], key: str) -> None:
-        options = {"seed": data.seed, "resident": data.resident, "preprocessing": data.preprocessing}
-        super().__init__(data.batch_size, None, data.validation, **options)
+        super().__init__(
+            data.batch_size,
+            None,
+            data.validation,
+            seed=data.seed,
+            resident=data.resident,
+            preprocessing=data.preprocessing,
+        )
         self.key, self.whole_epochs = key, False
         self.mean, self.std, self.classes = data.mean, data.std, data.classes
         self.train, self.val, self.test = (FeatureRows(getattr(data, s), features[s]) for s in SPLITS)
