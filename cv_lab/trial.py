@@ -156,8 +156,14 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     }
     log.info("%s", Path(os.path.relpath(record.folder)))
     log.info(
-        "%s classes, %s / %s / %s images to train on, validate and test, %s parameters to train, on %s",
-        *(len(task.classes), *sizes.values(), f"{parameters['trained']:,}", record.fields["device"]),
+        "%s %s, %s / %s / %s images to train on, validate and test, %s parameters to train, on %s",
+        *(
+            len(task.classes),
+            "class" if len(task.classes) == 1 else "classes",
+            *sizes.values(),
+            f"{parameters['trained']:,}",
+            record.fields["device"],
+        ),
     )
     own, size = tuple(data.val.images.shape[2:]), tuple(data.normalise(data.val.images[:1]).shape)
     scaled = "" if size[2:] == own else f", scaled to {size[2]} x {size[3]} for the network"

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import Metric
 
 from cv_lab.augment import Batch
 from cv_lab.average_precision import KINDS, AveragePrecision, Found, at_own_size
 from cv_lab.memory import send
-from cv_lab.metrics import MeanLoss
+from cv_lab.metrics import MeanLoss, Metric
 from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
 from cv_lab.seeds import seed_torch
@@ -47,7 +46,7 @@ class Count(Metric):
         self.total += number
 
     def compute(self) -> Tensor:
-        return self.total
+        return self.total.clone()
 
 
 class InstanceSegmentation(Task):
@@ -69,6 +68,7 @@ class InstanceSegmentation(Task):
     monitor = "val/mask_map"
     mode = "max"
     target = "instances"
+    fewest_classes = 1  # it tells objects from the background
     details = (
         "dropped_boxes",
         *(f"loss_{name}" for name in LOSSES.values()),
