@@ -72,7 +72,7 @@ class Coco(ImageData):
         super().setup(stage)
         for name, images in (("train", self.train), ("validate", self.val), ("test", self.test)):
             assert isinstance(images, InstanceImages)
-            if images.class_counts().sum() == 0:
+            if images.class_counts().counts.sum() == 0:
                 raise ValueError(
                     f"none of the {len(images)} images to {name} on holds an object of {', '.join(self.classes)}: take "
                     "more images (data.train_images, data.test_images), or other categories (data.classes)"
