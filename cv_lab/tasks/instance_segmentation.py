@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from cv_lab.augment import Batch
@@ -119,9 +118,6 @@ class InstanceSegmentation(Task):
         for kind in ("mask_ap", "box_ap"):
             scalars |= {f"{kind}/{name}": value for name, value in zip(self.classes, figures[kind], strict=True)}
         return scalars
-
-    def make_optimizer(self) -> Optimizer:
-        return self.optimizer_factory(p for p in self.parameters() if p.requires_grad)
 
     def flops(self, size: tuple[int, ...]) -> int:
         return flops(Operations(self.model), size)
