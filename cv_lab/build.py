@@ -12,6 +12,7 @@ from torch import Tensor
 from cv_lab.losses import CrossEntropy
 from cv_lab.models.backbones import NetworkFactory, preprocessing_of
 from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
+from cv_lab.optimizers import optimizer_factory
 from cv_lab.tasks.base import Task
 
 PARTS = ("task", "model", "loss", "optimizer", "scheduler", "weights")
@@ -30,7 +31,7 @@ def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = Tr
         model=model,
         classes=classes,
         loss=instantiate(config.loss),
-        optimizer=instantiate(config.optimizer),
+        optimizer=optimizer_factory(plain(config.optimizer)),
         scheduler=instantiate(config.scheduler),
     )
     for loss in task.modules():

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from cv_lab.augment import Batch
 from cv_lab.average_precision import KINDS, AveragePrecision, Found, at_own_size
@@ -121,9 +120,6 @@ class InstanceSegmentation(Task):
         for kind in ("mask_ap", "box_ap"):
             scalars |= {f"{kind}/{name}": value for name, value in zip(self.classes, figures[kind], strict=True)}
         return scalars
-
-    def make_optimizer(self) -> Optimizer:
-        return self.optimizer_factory(p for p in self.parameters() if p.requires_grad)
 
     def compile_network(self) -> None:
         """Compile the backbone alone: the number of boxes behind it differs from step to step."""
