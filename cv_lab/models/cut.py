@@ -91,10 +91,6 @@ class CutNetwork(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return self.head(inputs if inputs.ndim == 2 else self.features(inputs))
 
-    def is_deterministic(self) -> bool:
-        """Whether features are a function of the image alone, once and for all."""
-        return self.trained_stages == 0 and not self.dropout_below
-
 
 def head_of(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     """Name and module of a classifier's head: its last linear layer or convolution.
