@@ -10,15 +10,18 @@ of their own, "masks", uint8 (N, M, H, W) of 0 and 1, they move as well; boxes a
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cv_lab.losses import IGNORE
+from cv_lab.memory import send
 
 Batch = dict[str, Any]  # tensors, and lists of what images have beside pixels
 Transform = Callable[[Batch], Batch]
@@ -73,7 +76,9 @@ class RandomHorizontalFlip:
         self.p = p
 
     def __call__(self, batch: Batch) -> Batch:
-        chosen = torch.rand(len(batch["image"]), device=batch["image"].device) < self.p
+        # Drawn on the CPU: with a mask on a GPU, the processor would wait to learn how many images it chooses.
+        chosen = torch.rand(len(batch["image"])) < self.p
+        chosen = send(chosen.nonzero().flatten(), batch["image"].device)
 
         def flip(pixels: Tensor) -> Tensor:
             pixels = pixels.clone()
@@ -152,7 +157,8 @@ class ColourJitter:
             1 + strength * torch.empty(n, 1, 1, 1, device=device).uniform_(-1, 1)
             for strength in (self.brightness, self.contrast, self.saturation)
         )
-        grey = (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        red, green, blue = images.split(1, dim=1)
+        grey = (0.299 * red).add_(0.587 * green).add_(0.114 * blue)
         mean = grey.mean((2, 3), keepdim=True)
         changed = (b * c * s) * images + (b * c * (1 - s)) * grey + b * (1 - c) * mean
         return {**batch, "image": changed.clamp_(0, 255)}
@@ -168,6 +174,11 @@ class PerImage:
         self.transform = transform
 
     def __call__(self, batch: Batch) -> Batch:
+        on_cpu = batch["image"].device.type == "cpu"
+        with nullcontext() if on_cpu else _ConstantsWithoutWaiting():
+            return self._transformed(batch)
+
+    def _transformed(self, batch: Batch) -> Batch:
         kind = next((name for name in ("mask", "masks") if name in batch), None)
         if kind is None:
             return {**batch, "image": torch.stack([self.transform(image) for image in batch["image"]])}
@@ -177,6 +188,17 @@ class PerImage:
         ]
         images, masks = zip(*pairs, strict=True)
         return {**batch, "image": torch.stack(images), kind: torch.stack(masks)}
+
+
+class _ConstantsWithoutWaiting(TorchFunctionMode):
+    """Make ``torch.tensor(values, device=...)``, which torchvision's transforms call, not wait for a GPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.tensor and kwargs.get("device") is not None:
+            device = torch.device(kwargs.pop("device"))
+            return send(torch.tensor(*args, **kwargs), device)
+        return func(*args, **kwargs)
 
 
 class Mix:

@@ -1,6 +1,7 @@
 """Weights of classes from their frequencies, against losses that the most frequent class rules."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,20 @@ SCHEMES = ("inverse_frequency", "median_frequency", "effective_number")
 WeightSpec = str | Mapping[str, float] | None
 
 
+class ClassCounts(NamedTuple):
+    """How often each of K classes occurs.
+
+    Attributes:
+        counts: its pixels, or its images where pixels have no classes; int (K,).
+        totals: all pixels, unlabelled ones too, of the images in which it occurs, or the number of images; int (K,).
+    """
+
+    counts: NDArray[np.integer]
+    totals: NDArray[np.integer]
+
+
 def class_weights(
-    spec: str | Mapping[str, float], counts: NDArray[np.integer], classes: Sequence[str]
+    spec: str | Mapping[str, float], found: ClassCounts, classes: Sequence[str], beta: float | None = None
 ) -> NDArray[np.float64]:
     """One weight a class, (K,), finite and positive (or 0 where given so).
 
@@ -20,39 +33,65 @@ def class_weights(
         spec: the scheme:
 
             - "inverse_frequency": one over the share of the samples, scaled to a mean of 1 over the classes;
-            - "median_frequency": the median share over the share (Eigen & Fergus, 2015);
+            - "median_frequency": the frequency of a class is its share of the pixels of those images in which it
+              occurs, and its weight the median frequency over its own (Eigen & Fergus, 2015). Images that have one
+              class each are counted as if they were the pixels of one image;
             - "effective_number": one over the effective number of samples (Cui et al., 2019), scaled to a mean of 1;
             - or weights by name, ``{background: 0.1}``; classes that are not named get 1.
-        counts: samples or pixels of each class, int (K,).
+        found: in the training data.
         classes: the K names.
+        beta: of "effective_number", :math:`(1 - \\beta) / (1 - \\beta^n)` for a class of n samples: 0 weighs all
+            classes alike, towards 1 it becomes "inverse_frequency"; the paper takes 0.9 to 0.9999. None takes
+            1 - 1 / (the median of the classes' n).
 
     Raises:
-        ValueError: if the scheme or a named class is not known, or a given weight is negative or not finite.
+        ValueError: if the scheme or a named class is not known, a given weight is negative or not finite, or `beta`
+            is out of range or given to another scheme.
     """
+    check_scheme(spec, beta)
     if isinstance(spec, Mapping):
         return _given(spec, classes)
-    if spec not in SCHEMES:
-        raise ValueError(
-            f"class weights {spec!r} are not known: give one of {', '.join(SCHEMES)}, or weights by name, such as "
-            f"{{{classes[0]}: 0.1}}"
-        )
     weights = np.ones(len(classes))
-    occurs = counts > 0
-    n = counts[occurs].astype(float)
+    occurs = found.counts > 0
+    n, totals = found.counts[occurs].astype(float), found.totals[occurs]
     if not len(n):
         return weights
     if spec == "median_frequency":
-        weights[occurs] = np.median(n) / n
+        frequencies = n / totals
+        weights[occurs] = np.median(frequencies) / frequencies
         return weights
     if spec == "inverse_frequency":
         raw = n.sum() / n
     else:
         # Samples that overlap tell less than as many separate ones. The paper's beta is 1 - 1/V for a data set of V
-        # separable samples; V is the median class here, since pixels come by the million and images by the hundred.
-        beta = 1 - 1 / max(np.median(n), 2.0)
-        raw = 1 / -np.expm1(n * np.log(beta))  # proportional to (1 - beta) / (1 - beta^n)
+        # separable samples; V is the median class by default, since pixels come by the million, images by the hundred.
+        if beta is None:
+            beta = 1 - 1 / max(np.median(n), 2.0)
+        with np.errstate(divide="ignore"):  # of beta 0, whose logarithm is -inf, as it shall be
+            raw = 1 / -np.expm1(n * np.log(beta))  # proportional to (1 - beta) / (1 - beta^n)
     weights[occurs] = raw / raw.mean()
     return weights
+
+
+def check_scheme(spec: WeightSpec, beta: float | None) -> None:
+    """Refuse a scheme and a `beta` that :func:`class_weights` could not use, before there are any counts.
+
+    Raises:
+        ValueError: see there.
+    """
+    if isinstance(spec, str) and spec not in SCHEMES:
+        raise ValueError(
+            f"class weights {spec!r} are not known: give one of {', '.join(SCHEMES)}, or weights by name, such as "
+            "{background: 0.1}"
+        )
+    if beta is None:
+        return
+    if spec != "effective_number":
+        raise ValueError(f"beta={beta} is of class_weights=effective_number, not of {spec}: leave it out")
+    if not 0 <= beta < 1:
+        raise ValueError(
+            f"beta={beta} must be at least 0 and below 1: 0.9 to 0.9999 are usual; null fits it to the data"
+        )
 
 
 def _given(spec: Mapping[str, float], classes: Sequence[str]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ NOT_IDENTIFYING = {
     "data_dir",
     "data.download",
     "data.verify_checksum",
+    "data.resident",
     "cache_dir",
     "experiment",
     "logger",

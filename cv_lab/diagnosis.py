@@ -4,10 +4,11 @@ Pure functions of numbers: they serve every task, and need neither torch nor Lig
 finding as of the last epoch in `rows`, or None.
 
 `rows` is the table of epochs, the oldest first, with "epoch", "train/loss", "val/loss" and the monitored metric.
+`in_use` names what the trial uses already, in the words of :data:`REMEDIES`; no message recommends it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,37 @@ EXPLODED = 10.0  # times the loss of the untrained network
 DIVERGED = 1.2  # times the lowest training loss so far, after rising twice in a row
 DEAD = 0.01  # share of the first epoch's training loss that a learning network loses soon
 DEAD_EPOCHS = 3  # that it is given for that
+MIN_STEPS = 100  # optimizer steps before a network is judged
+MIN_STEPS_AT_END = 30  # of a training that is shorter than that, and is judged at its end
 PARTED = 1.1  # times the lowest validation loss so far,
 PARTED_EPOCHS = 3  # so many epochs after it, while the training loss fell on
 
+# What messages recommend, by a name that `in_use` may hold.
+REMEDIES = {
+    "class weights": "class weights (loss=weighted_cross_entropy)",
+    "overlap loss": "a loss of overlap (loss=dice_cross_entropy)",
+    "focal loss": "the focal loss (loss=focal)",
+    "warm-up": "a warm-up (scheduler=warmup_cosine)",
+    "falling rate": "a learning rate that falls (scheduler=cosine)",
+    "gradient clipping": "gradient clipping (trainer.gradient_clip_val=1)",
+    "strong augmentation": "more augmentation (augmentation=strong)",
+    "weight decay": "weight decay (weight_decay=1e-2)",
+    "label smoothing": "label smoothing (label_smoothing=0.1)",
+    "overfitting on purpose": "a check that labels fit their images (debug=overfit)",
+}
 
-def collapse(counts: Counts, classes: Sequence[str], unit: str) -> str | None:
+
+def had_time_to_learn(steps: int, planned: int) -> bool:
+    """Whether a network has trained for long enough that a failure to learn means something.
+
+    Args:
+        steps: optimizer steps so far.
+        planned: optimizer steps of the whole training.
+    """
+    return steps >= min(MIN_STEPS, max(MIN_STEPS_AT_END, planned))
+
+
+def collapse(counts: Counts, classes: Sequence[str], unit: str, in_use: Collection[str] = ()) -> str | None:
     """One class takes nearly all predictions while the truth holds more.
 
     Args:
@@ -39,20 +66,16 @@ def collapse(counts: Counts, classes: Sequence[str], unit: str) -> str | None:
     if others_true == 0 or others_predicted > COLLAPSED * others_true:
         return None
     neglected = int((np.delete(truth, top) > 0).sum())
-    advice = (
-        "class weights (loss=weighted_cross_entropy), another loss (loss=dice_cross_entropy, loss=focal)"
-        if unit == "pixels"
-        else "class weights (loss=weighted_cross_entropy), loss=focal"
-    )
+    losses = ("class weights", "overlap loss", "focal loss") if unit == "pixels" else ("class weights", "focal loss")
     return (
         f"the network has collapsed to one class: {_percent(predicted[top])} of all {unit} are predicted as "
         f"{classes[top]}, which is {_percent(truth[top])} of the truth; {neglected} other classes, "
         f"{_percent(others_true)} of the truth, get {_percent(others_predicted)} of the predictions. "
-        f"Try {advice}, or another learning rate, mostly a lower one"
+        f"Try {_advice(losses, in_use, 'another learning rate, usually a lower one')}"
     )
 
 
-def chance_level(counts: Counts, classes: Sequence[str], unit: str) -> str | None:
+def chance_level(counts: Counts, unit: str, in_use: Collection[str] = ()) -> str | None:
     """Predictions agree with the truth no more than if they were drawn blindly with the same class shares.
 
     Measured by Cohen's kappa, which is 0 then; small samples get two standard errors. Arguments as of
@@ -70,12 +93,12 @@ def chance_level(counts: Counts, classes: Sequence[str], unit: str) -> str | Non
         return None
     return (
         f"the network does no better than chance: {_percent(accuracy)} of the {unit} are right, and blind guessing "
-        f"of its classes would give {_percent(blind)}. Try another learning rate (ten times higher, ten times "
-        "lower), and make sure that labels fit their images (debug=overfit)"
+        f"of its classes would give {_percent(blind)}. "
+        f"Try {_advice(['overfitting on purpose'], in_use, 'another learning rate (ten times higher or lower)')}"
     )
 
 
-def exploding_loss(rows: Rows, untrained_loss: float) -> str | None:
+def exploding_loss(rows: Rows, untrained_loss: float, in_use: Collection[str] = ()) -> str | None:
     """The loss is far above that of the untrained network.
 
     Args:
@@ -87,20 +110,20 @@ def exploding_loss(rows: Rows, untrained_loss: float) -> str | None:
         if loss > EXPLODED * untrained_loss > 0:
             return (
                 f"the {_SPLITS[split]} loss has exploded to {loss:.3g}; the untrained network had "
-                f"{untrained_loss:.3g}. Try a learning rate ten times lower, a warm-up (scheduler=warmup_cosine) or "
-                "trainer.gradient_clip_val=1"
+                f"{untrained_loss:.3g}. "
+                f"Try {_advice(['warm-up', 'gradient clipping'], in_use, 'a learning rate ten times lower')}"
             )
     return None
 
 
-def diverging_loss(rows: Rows) -> str | None:
+def diverging_loss(rows: Rows, in_use: Collection[str] = ()) -> str | None:
     """The training loss rises, for two epochs and well above its lowest."""
     losses = [row["train/loss"] for row in rows]
     if len(losses) < 3 or not losses[-3] < losses[-2] < losses[-1] or losses[-1] <= DIVERGED * min(losses):
         return None
     return (
         f"the training loss diverges: it rose from {min(losses):.3g} in epoch {_epoch(rows, losses)} to "
-        f"{losses[-1]:.3g}. Try a lower learning rate, or one that falls (scheduler=cosine)"
+        f"{losses[-1]:.3g}. Try {_advice(['falling rate', 'gradient clipping'], in_use, 'a lower learning rate')}"
     )
 
 
@@ -116,7 +139,7 @@ def dead_learning(rows: Rows) -> str | None:
     )
 
 
-def overfitting(rows: Rows, monitor: str) -> str | None:
+def overfitting(rows: Rows, monitor: str, in_use: Collection[str] = ()) -> str | None:
     """The validation loss has been rising for some epochs while the training loss fell on."""
     losses = [row["val/loss"] for row in rows if "val/loss" in row]
     if len(losses) < len(rows):
@@ -129,15 +152,22 @@ def overfitting(rows: Rows, monitor: str) -> str | None:
         or now["train/loss"] >= then["train/loss"]
     ):
         return None
+    remedies = ("strong augmentation", "weight decay", "label smoothing")
     return (
         f"the network overfits: since epoch {then['epoch']:.0f} the training loss fell from {then['train/loss']:.3g} "
         f"to {now['train/loss']:.3g} while the validation loss rose from {then['val/loss']:.3g} to "
-        f"{now['val/loss']:.3g} ({monitor} {then[monitor]:.3g}, now {now[monitor]:.3g}). Try more augmentation "
-        "(augmentation=strong), weight_decay, label_smoothing, fewer epochs or a smaller network"
+        f"{now['val/loss']:.3g} ({monitor} {then[monitor]:.3g}, now {now[monitor]:.3g}). "
+        f"Try {_advice(remedies, in_use, 'fewer epochs', 'a smaller network')}"
     )
 
 
 _SPLITS = {"train": "training", "val": "validation"}
+
+
+def _advice(remedies: Sequence[str], in_use: Collection[str], *others: str) -> str:
+    """The remedies that are not in use, and the `others`, as "a, b or c"."""
+    *first, last = [REMEDIES[name] for name in remedies if name not in in_use] + list(others)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _shares(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

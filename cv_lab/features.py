@@ -24,6 +24,7 @@ from cv_lab.augment import Batch
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.mapped import Mapped, find_or_compute
+from cv_lab.memory import send
 from cv_lab.models.cut import flops
 from cv_lab.tasks.transfer import Transfer
 
@@ -42,13 +43,15 @@ class FeatureRows(InMemoryImages):
         features: float (N, D), of its samples.
     """
 
+    stored = ("features", "labels")
+
     def __init__(self, source: InMemoryImages, features: Tensor) -> None:
         super().__init__(source.images, source.labels, source.classes, source.rows)
         assert len(features) == len(source)
         self.features = features
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        index = torch.tensor(indices)
+        index = send(torch.tensor(indices), self.labels.device)
         return {"image": self.features[index], "label": self.labels[index], "index": index}
 
 
@@ -66,7 +69,7 @@ class FeatureData(ImageData):
     """
 
     def __init__(self, data: ImageData, features: dict[str, Tensor], key: str) -> None:
-        super().__init__(data.batch_size, None, data.validation, seed=data.seed)
+        super().__init__(data.batch_size, None, data.validation, seed=data.seed, resident=data.resident)
         self.key, self.whole_epochs = key, False
         self.mean, self.std, self.classes, self.preprocessing = data.mean, data.std, data.classes, data.preprocessing
         self.train, self.val, self.test = (FeatureRows(getattr(data, s), features[s]) for s in SPLITS)
@@ -75,10 +78,10 @@ class FeatureData(ImageData):
         raise AssertionError("features are loaded already")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        loader = super().train_dataloader()
         if not self.whole_epochs:
-            return loader
-        seen = torch.arange(len(loader) * self.batch_size)
+            return super().train_dataloader()
+        assert self.train is not None
+        seen = torch.arange(len(self.train) // self.batch_size * self.batch_size)
         return DataLoader([{"image": seen.new_empty(len(seen), 0), "index": seen}], None)  # type: ignore[arg-type]
 
     def inputs(self, dataset: InMemoryImages, index: Any, device: torch.device) -> Tensor:

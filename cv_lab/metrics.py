@@ -1,8 +1,11 @@
 """Metrics that cost little per step: tensors are added to in the step, and read once at the end of the epoch."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from cv_lab.losses import full_precision, ignore_index
 
 
 class ConfusionMatrix(Metric):
@@ -33,12 +36,22 @@ class ConfusionMatrix(Metric):
         """`predicted` and `truth`: integer tensors of classes, of one shape."""
         k = self.num_classes
         pairs = (truth.long() * k).add_(predicted).flatten()
+        count = torch.bincount if pairs.device.type == "cpu" else _bincount
         # Ignored labels, all beyond K, land in bins beyond those of the matrix.
-        self.counts += torch.bincount(pairs, minlength=k * k)[: k * k].view(k, k)
+        self.counts += count(pairs, minlength=k * k)[: k * k].view(k, k)
 
     def compute(self) -> Tensor:
         """The counts, int64 (K, K): rows are the truth, columns the prediction."""
         return self.counts
+
+
+def _bincount(values: Tensor, minlength: int) -> Tensor:
+    """Count like `torch.bincount`, but with one bin for all of `values`, int64 (N,), from `minlength` on.
+
+    `torch.bincount` waits for a GPU to tell the highest value, which sets the number of bins. On CPUs it is faster.
+    """
+    counts = values.new_zeros(minlength + 1)
+    return counts.scatter_add_(0, values.clamp(max=minlength), torch.ones_like(values))
 
 
 class MeanLoss(Metric):
@@ -55,7 +68,8 @@ class MeanLoss(Metric):
 
     def update(self, loss: Tensor, samples: int) -> None:
         """`loss`: scalar, the mean over `samples` samples."""
-        self.total += loss.detach() * samples
+        # Not in place: precision=bf16-true converts the states of metrics as well, and a sum in bfloat16 stops growing.
+        self.total = self.total + loss.detach().double() * samples
         self.samples += samples
 
     def compute(self) -> Tensor:
@@ -63,13 +77,54 @@ class MeanLoss(Metric):
         return (self.total / self.samples).float()
 
 
-class SplitMetrics(nn.Module):
-    """What classification counts over one split, of images or of pixels."""
+class MeanCrossEntropy(MeanLoss):
+    """The mean of plain cross entropy over the labelled samples or pixels of an epoch.
 
-    def __init__(self, num_classes: int, ignore_index: int | None = None) -> None:
+    It knows neither class weights nor label smoothing, so trials that train with different losses can be compared by
+    it.
+    """
+
+    def update(self, logits: Tensor, target: Tensor) -> None:  # type: ignore[override]
+        """`logits`: float (N, K) or (N, K, H, W); `target`: int64 (N,) or (N, H, W), see :mod:`cv_lab.losses`."""
+        ignored = ignore_index(target)
+        losses = F.cross_entropy(full_precision(logits.detach()), target, ignore_index=ignored, reduction="none")
+        self.total = self.total + losses.sum(dtype=torch.float64)
+        self.samples += (target != ignored).sum()
+
+
+class SplitMetrics(nn.Module):
+    """What classification counts over one split, of images or of pixels.
+
+    Args:
+        num_classes: K.
+        ignore_index: see :class:`ConfusionMatrix`.
+        training: leave out plain cross entropy, which is for judging: training has its own loss, often of mixed images.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int | None = None, training: bool = False) -> None:
         super().__init__()
         self.loss = MeanLoss()
+        self.cross_entropy = None if training else MeanCrossEntropy()
         self.confusion = ConfusionMatrix(num_classes, ignore_index)
+
+    def update(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            loss: scalar, the mean over the batch.
+            logits: float (N, K) or (N, K, H, W).
+            target: int64 (N,) or (N, H, W).
+        """
+        logits = logits.detach()
+        self.loss.update(loss, len(logits))
+        if self.cross_entropy is not None:
+            self.cross_entropy.update(logits, target)
+        self.confusion.update(classes_of(logits), target)
+
+    def losses(self) -> dict[str, Tensor]:
+        """The mean losses of an epoch, by name."""
+        plain = {} if self.cross_entropy is None else {"cross_entropy": self.cross_entropy.compute()}
+        return {"loss": self.loss.compute(), **plain}
 
 
 def classes_of(logits: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def share_heads(task: LinearProbing, data: ImageData, trainer: Trainer, config: 
         return
     own = points[0]
     points = [point for point in points if row_kind(new_optimizer(point)) is not None]
-    why_not = _why_not(trainer)
+    why_not = "the network is compiled" if config.trainer.compile else _why_not(trainer)
     if not isinstance(task.loss, CrossEntropy):
         why_not = f"{type(task.loss).__name__} is not among the losses that can be computed for several"
     if own not in points:

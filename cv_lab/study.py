@@ -1,7 +1,7 @@
 """A study: the trials in one folder, as a table. Reads their files alone, without torch or Lightning."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -50,7 +50,7 @@ def varied(trials: Sequence[Trial]) -> list[str]:
 def print_trial(trial: Trial) -> None:
     """Print the outcome of a single run on the terminal."""
     assert trial.result is not None
-    result, shown = trial.result, figures([trial])
+    result, shown = trial.result, figures([trial], [])
     name = metric_name(trial)
     print(
         f"best epoch {shown['epoch']} of {result['last']['epoch']}: val/{name} {shown[f'val/{name}']}, "
@@ -80,10 +80,10 @@ def print_table(trials: Sequence[Trial]) -> None:
     if groups:
         several = any(len(group) > 1 for group in groups)
         names = [name for name in varied(trials) if not (several and name == "seed")]
-        rows = []
+        rows, losses = [], loss_columns(trials)
         for group in groups:
             row = {name: str(group[0].record["parameters"].get(name, "")) for name in names}
-            rows.append(row | ({"seeds": str(len(group))} if several else {}) | figures(group))
+            rows.append(row | ({"seeds": str(len(group))} if several else {}) | figures(group, losses))
         table = Table(box=None, header_style="bold")
         columns = dict.fromkeys(name for row in rows for name in row)
         for name in columns:
@@ -118,9 +118,30 @@ def but_for_seed(trials: Sequence[AnyTrial]) -> list[list[AnyTrial]]:
     return list(groups.values())
 
 
-def figures(trials: Sequence[Trial]) -> dict[str, str]:
-    """The figures of completed trials at their best epochs, by column, as text; of several, mean ± deviation."""
-    each = [_numbers(trial) for trial in trials]
+def is_loss(metric: str) -> bool:
+    """Whether a metric is a loss; all others lie in 0..1 and are shown in per cent."""
+    return metric.endswith(("loss", "cross_entropy"))
+
+
+def loss_columns(trials: Sequence[Trial]) -> list[str]:
+    """The losses that tables show: plain cross entropy too, where the training's loss on the same images is another."""
+
+    def is_another(metrics: Mapping[str, Any]) -> bool:
+        loss, plain = metrics.get("val/loss"), metrics.get("val/cross_entropy")
+        return isinstance(loss, float) and isinstance(plain, float) and not math.isclose(loss, plain, rel_tol=0.01)
+
+    other = any(is_another(trial.result["metrics"]) for trial in trials if trial.result)
+    return ["train/loss", "val/loss", *(["val/cross_entropy"] if other else [])]
+
+
+def figures(trials: Sequence[Trial], losses: Sequence[str]) -> dict[str, str]:
+    """The figures of completed trials at their best epochs, by column, as text; of several, mean ± deviation.
+
+    Args:
+        trials: that share a row.
+        losses: see :func:`loss_columns`.
+    """
+    each = [_numbers(trial, losses) for trial in trials]
     return {
         key: _text(key, [numbers[key] for numbers in each])
         for key in each[0]
@@ -128,10 +149,10 @@ def figures(trials: Sequence[Trial]) -> dict[str, str]:
     }
 
 
-def _numbers(trial: Trial) -> dict[str, float | None]:
+def _numbers(trial: Trial, losses: Sequence[str]) -> dict[str, float | None]:
     assert trial.result is not None
     name, metrics, seconds = metric_name(trial), trial.result["metrics"], trial.result["seconds"]
-    keys = ("train/loss", "val/loss", f"train/{name}", f"val/{name}", f"test/{name}")
+    keys = (*losses, f"train/{name}", f"val/{name}", f"test/{name}")
     numbers: dict[str, float | None] = {key: metrics[key] for key in keys if metrics.get(key) is not None}
     numbers |= {
         "epoch": trial.result["monitor"]["epoch"],
@@ -151,10 +172,10 @@ def _text(key: str, values: list[float | None]) -> str:
     if not known:
         return ""
     factor, unit, digits = 1, "", ".2f"
-    if "/" in key and not key.endswith("loss"):
-        factor, unit = 100, " %"
-    elif key.endswith("loss"):
+    if is_loss(key):
         digits = ".4g"
+    elif "/" in key:
+        factor, unit = 100, " %"
     elif key == "epoch":
         digits = ".3g"
     elif key in ("seconds", "features s"):

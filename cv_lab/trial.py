@@ -7,6 +7,8 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,14 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from cv_lab.build import build_task
+from cv_lab.build import build_task, plain
 from cv_lab.callbacks.class_shares import ClassShares
-from cv_lab.callbacks.diagnostics import Diagnostics
+from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
@@ -37,6 +39,7 @@ from cv_lab.features import with_features
 from cv_lab.files import write_json
 from cv_lab.memory import keep_large_blocks
 from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
+from cv_lab.seeds import seed_all
 from cv_lab.shared_heads import share_heads
 from cv_lab.study import Trial, print_trial, read_trial
 from cv_lab.tasks.base import Task
@@ -44,6 +47,7 @@ from cv_lab.tasks.linear_probing import LinearProbing
 from cv_lab.tasks.transfer import Transfer
 
 log = logging.getLogger(__name__)
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 # Its hints at every start and stop say nothing of the trial; it sets its own level when imported.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -78,7 +82,8 @@ def run_trial(config: DictConfig) -> float:
         result = trial.result
     else:
         try:
-            result = _train_and_test(config, record, standing)
+            with visible_gpus(config.trainer.accelerator):
+                result = _train_and_test(config, record, standing)
             if first:
                 write_json(record.folder / "result.json", result)
             record.close("completed")
@@ -116,15 +121,20 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     _silence_warnings()
     if config.epochs == 0:
         raise ValueError("epochs=0 trains nothing: give at least 1")
-    seed_everything(config.seed, verbose=False)
+    seed_all(config.seed, torch.device("cpu"))  # where networks are made
+    os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with
     data, task = _data_and_task(config)
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
-    diagnostics = Diagnostics(history)
+    diagnostics = Diagnostics(history, remedies_in_use(config, HydraConfig.get().runtime.choices))
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last, log_from = _continue_from(record, standing)
     chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
-    trainer: Trainer = instantiate(config.trainer)(
-        precision=resolve_precision(config.precision),
+    options = plain(config.trainer)
+    compiled = options.pop("compile")  # no option of Lightning's
+    if not isinstance(compiled, bool):
+        raise ValueError(f"trainer.compile={compiled} is not known: give true or false")
+    trainer: Trainer = instantiate(options)(
+        precision=resolve_precision(config.precision, config.trainer.accelerator),
         logger=_logger(config, log_from),
         plugins=[AtomicCheckpointIO()],
         callbacks=[ClassShares(record.folder), ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing, StayStopped()]
@@ -157,6 +167,8 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     if isinstance(task, LinearProbing) and task.together and last is None:
         share_heads(task, data, trainer, config)
     operations = task.flops(size) if features is None else features.flops
+    if compiled:
+        task.compile_network()
 
     if last is not None:
         log.info("continued from %s", os.path.relpath(last))
@@ -195,7 +207,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     (tested,) = trainer.test(task, data, ckpt_path=best_checkpoint.best_model_path, verbose=False, weights_only=True)
     result["metrics"] = {**best, **tested}
     result["seconds"]["test"] = time.perf_counter() - start
-    result["peak_memory_mb"] = peak_memory_mb()
+    result["peak_memory_mb"] = peak_memory_mb(trainer.strategy.root_device)
     asked = [split_override(override)[0] for override in record.fields["overrides"]]
     metrics = result["metrics"]
     first = [f"{split}/{task.monitor.partition('/')[2]}" for split in ("val", "test", "train")]
@@ -260,11 +272,28 @@ def _bind(callback: Any, task: Task) -> Callback:
     return callback(monitor=task.monitor, mode=task.mode) if isinstance(callback, partial) else callback
 
 
-def resolve_precision(precision: str) -> str:
-    """`precision`, or for "auto" the fastest that the processor computes natively."""
+@contextmanager
+def visible_gpus(accelerator: str) -> Iterator[None]:
+    """Hide all GPUs from a trial whose Lightning `accelerator` is "cpu".
+
+    Lightning saves the random state of every GPU that it sees, and setting up CUDA for that takes memory on each.
+    """
+    before = os.environ.get(VISIBLE)
+    if accelerator == "cpu":
+        os.environ[VISIBLE] = ""
+    try:
+        yield
+    finally:
+        os.environ.pop(VISIBLE, None)
+        if before is not None:
+            os.environ[VISIBLE] = before
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """`precision`, or for "auto" the fastest that Lightning's `accelerator` computes natively."""
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
+    if accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     # Without these instructions bfloat16 is emulated, ten times slower than float32.
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"

@@ -5,6 +5,7 @@ import torch
 from torchvision.transforms import v2
 
 from cv_lab.augment import ColourJitter, Mix, PerImage, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Transform
+from tests.pretended_device import pretended_device
 
 
 def coordinates(count: int, size: int = 8) -> torch.Tensor:
@@ -151,3 +152,32 @@ def test_colours_change_within_range_and_masks_do_not() -> None:
 def test_a_transform_for_images_only_refuses_masks() -> None:
     with pytest.raises(TypeError, match="Mask"):
         PerImage(v2.TrivialAugmentWide())(blocks(2))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [RandomHorizontalFlip(), PerImage(v2.TrivialAugmentWide()), PerImage(v2.RandomAffine(10, (0.2, 0.2)))],
+    ids=["flip", "TrivialAugment", "affine"],
+)
+def test_a_device_gives_the_cpus_images_without_a_wait(transform: Transform) -> None:
+    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
+    torch.manual_seed(0)
+    expected = transform({"image": images})["image"]
+    with pretended_device() as waits:
+        moved = images.to("gpu")
+        waits.clear()
+        torch.manual_seed(0)
+        changed = transform({"image": moved})["image"]
+        assert not waits
+        assert torch.equal(changed.cpu(), expected)
+
+
+def test_greys_are_those_of_a_weighted_sum() -> None:
+    image = torch.rand(2, 3, 5, 7) * 255
+    grey = (image * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    torch.manual_seed(3)
+    saturated = ColourJitter(0, 0, 0.5)({"image": image})["image"]
+    factor = ((saturated - grey) / (image - grey)).flatten(1)  # one for each image
+    inside = ((saturated > 0) & (saturated < 255) & ((image - grey).abs() > 10)).flatten(1)
+    for row, kept in zip(factor, inside, strict=True):
+        assert row[kept].std() < 1e-4

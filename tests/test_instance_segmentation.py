@@ -19,7 +19,7 @@ from cv_lab.callbacks.instance_pictures import panoptic_quality
 from cv_lab.config import register_config
 from cv_lab.data.instances import from_numbered
 from cv_lab.data.shapes import Shapes
-from cv_lab.tasks.instance_segmentation import InstanceSegmentation
+from cv_lab.tasks.instance_segmentation import InstanceSegmentation, targets_of
 from tests.conftest import ROOT, TINY
 
 Train = Callable[..., Path]
@@ -175,3 +175,20 @@ def test_experiments_compose_on_both_data_sets(name: str) -> None:
     other = build(f"experiment={name}", "data=shapes_large", "model=small_mask_rcnn", "weights=none", task=False)
     assert other.data._target_.endswith("Shapes")
     assert other.model._target_.endswith("LightMaskRCNN")
+
+
+def test_targets_are_the_objects_that_are_seen_in_their_order() -> None:
+    masks = torch.zeros(3, 4, 8, 8, dtype=torch.uint8)
+    classes = torch.tensor([[2, 5, 1, -1], [-1, -1, -1, -1], [3, 3, 0, 4]])
+    masks[0, 0, 1:3, 2:6] = masks[0, 2, 4:8, 0:8] = 1  # the second has left the image
+    masks[2, 0, 0:5, 0:5] = masks[2, 3, 5:8, 6:8] = 1
+    masks[2, 1, 3, 1:6] = 1  # one pixel high
+    first, second, third = targets_of({"masks": masks, "classes": classes})
+    assert first["labels"].tolist() == [2, 1]
+    assert first["boxes"].tolist() == [[2, 1, 6, 3], [0, 4, 8, 8]]
+    assert torch.equal(first["masks"], masks[0, [0, 2]])
+    assert (second["boxes"].shape, second["masks"].shape) == ((0, 4), (0, 8, 8))
+    assert third["labels"].tolist() == [3, 3, 4]
+    assert third["boxes"][1].tolist() == [1, 3, 6, 4]
+    for target in targets_of({"masks": masks[:, :0], "classes": classes[:, :0]}):
+        assert (target["boxes"].shape, target["masks"].shape) == ((0, 4), (0, 8, 8))

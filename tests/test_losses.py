@@ -128,6 +128,90 @@ def test_lovasz_loss_is_that_of_smp() -> None:
     )
 
 
+# Reduced precision.
+
+
+def weighted_cross_entropy() -> CrossEntropy:
+    loss = CrossEntropy(class_weights="median_frequency", label_smoothing=0.1)
+    loss.weight = torch.tensor([0.1, 1.0, 2.0, 3.0])
+    return loss
+
+
+def many_pixels(spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (8, 4, 128, 128) in favour of the truth, and a mask of more pixels than float16 counts, mostly class 0."""
+    torch.manual_seed(0)
+    mask = torch.multinomial(torch.tensor([0.9, 0.06, 0.03, 0.01]), 8 * 128 * 128, replacement=True).view(8, 128, 128)
+    logits = spread * (F.one_hot(mask, 4).movedim(-1, 1) + 0.3 * torch.randn(8, 4, 128, 128))
+    mask[:, :8] = IGNORE
+    return logits, mask
+
+
+@pytest.mark.parametrize("spread", [3.0, 20.0, 1e4], ids=["unsure", "sure", "huge"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("loss", [*LOSSES.values(), weighted_cross_entropy()], ids=[*LOSSES, "weighted"])
+def test_losses_of_reduced_precision_are_those_of_double(loss: nn.Module, dtype: torch.dtype, spread: float) -> None:
+    logits, mask = many_pixels(spread)
+    logits = logits.to(dtype)
+    reference = logits.double().requires_grad_()
+    expected = loss(reference, mask)
+    expected.backward()
+    logits.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(logits, mask)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
+    assert logits.grad is not None
+    assert reference.grad is not None
+    if isinstance(loss, LovaszLoss) and spread == 1e4:
+        return  # among equal errors the order is arbitrary, and with it the gradient
+    largest = reference.grad.abs().max().item()
+    rounding = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 1e-4}[dtype]
+    # float16 holds no gradient below 6e-8 of a mean over so many pixels; scaling the loss is the trainer's part.
+    torch.testing.assert_close(logits.grad.double(), reference.grad, rtol=0, atol=rounding * largest + 6e-8)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_focal_loss_has_a_gradient_where_the_network_is_certain(gamma: float, dtype: torch.dtype) -> None:
+    logits = torch.tensor([[0.0, -1e4], [-1e4, 1e4], [0.0, -20.0], [3.0, 1.0]], dtype=dtype, requires_grad=True)
+    target = torch.tensor([0, 0, 0, 0])
+    FocalLoss(gamma, 0.1)(logits, target).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    certain = torch.tensor([[0.0, -200.0]], dtype=torch.float64, requires_grad=True)
+    FocalLoss(gamma)(certain, target[:1]).backward()
+    assert certain.grad is not None
+    assert certain.grad.abs().max() < 1e-20
+
+
+def test_focal_gradients_are_right_below_a_gamma_of_1() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda x: FocalLoss(0.5, 0.1)(x, torch.tensor([0, 1, 2, 0, 1, 2])), (logits,))
+
+
+def test_a_negative_gamma_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"loss\.gamma=-1"):
+        FocalLoss(-1)
+
+
+def test_class_weights_normalise_mixed_images_too() -> None:
+    torch.manual_seed(0)
+    loss = weighted_cross_entropy()
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 0])
+    soft = F.one_hot(labels, 4).float()
+    assert loss(logits, soft).item() == pytest.approx(loss(logits, labels).item(), rel=1e-5)
+    mixed = 0.3 * soft + 0.7 * soft.flip(0)
+    assert loss.weight is not None
+    t = 0.9 * mixed + 0.1 / 4
+    expected = -(t * loss.weight * logits.log_softmax(1)).sum() / (mixed * loss.weight).sum()
+    assert loss(logits, mixed).item() == pytest.approx(expected.item(), rel=1e-5)
+    before = loss(logits, mixed)
+    loss.weight = 7 * loss.weight
+    assert loss(logits, mixed).item() == pytest.approx(before.item(), rel=1e-5)  # their scale is of no matter
+
+
 def test_a_weighted_sum_needs_a_weight_for_each_loss() -> None:
     with pytest.raises(ValueError, match=r"loss\.weights names a"):
         WeightedSum({"a": CrossEntropy(), "b": TverskyLoss()}, {"a": 1.0})

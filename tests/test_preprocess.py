@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from cv_lab.preprocess import Preprocessing
+from tests.pretended_device import pretended_device
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -25,3 +26,19 @@ def test_images_of_another_size_are_scaled() -> None:
 def test_what_the_network_does_not_say_is_the_data_sets() -> None:
     mixed = Preprocessing(size=8).over((0.1,) * 3, (0.2,) * 3)
     assert mixed == Preprocessing((0.1,) * 3, (0.2,) * 3, 8)
+
+
+def test_a_device_is_not_waited_for() -> None:
+    normalise = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+    images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
+    with pretended_device() as waits:
+        moved = images.to("gpu")
+        waits.clear()
+        with torch.inference_mode():
+            first = normalise(moved)
+        second = normalise(moved)
+        assert not waits
+        weight = torch.ones(1, 3, 1, 1, device="gpu", requires_grad=True)
+        (weight * second).sum().backward()  # what inference mode has seen before serves training
+        assert torch.equal(first.cpu(), normalise(images))
+        assert torch.equal(second.detach().cpu(), normalise(images))

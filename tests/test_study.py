@@ -15,8 +15,14 @@ from cv_lab.study import by_seed, print_table
 from cv_lab.summary import StudySummary
 
 
-def write_trial(study: Path, parameters: dict[str, Any], accuracy: float | None, **record: Any) -> None:
-    """A trial's folder; without `accuracy` it is not completed."""
+def write_trial(
+    study: Path,
+    parameters: dict[str, Any],
+    accuracy: float | None,
+    more: dict[str, float] | None = None,
+    **record: Any,
+) -> None:
+    """A trial's folder; without `accuracy` it is not completed. `more` are further metrics."""
     folder = study / ",".join(f"{key}={value}" for key, value in parameters.items())
     folder.mkdir(parents=True)
     host = {"host": socket.gethostname(), "pid": os.getpid(), "pid_start": 0}
@@ -32,7 +38,7 @@ def write_trial(study: Path, parameters: dict[str, Any], accuracy: float | None,
     (folder / "trial.json").write_text(json.dumps(fields | host | record))
     if accuracy is not None:
         monitor = {"name": "val/accuracy", "mode": "max", "best": accuracy, "epoch": 3, "validation": "split"}
-        metrics = {"train/loss": 1.0, "val/loss": 1.0, "val/accuracy": accuracy}
+        metrics = {"train/loss": 1.0, "val/loss": 1.0, "val/accuracy": accuracy, **(more or {})}
         result = {"schema": SCHEMA, "monitor": monitor, "metrics": metrics, "seconds": {"fit": 10.0}}
         (folder / "result.json").write_text(json.dumps(result))
 
@@ -49,6 +55,22 @@ def test_seeds_share_a_row_with_mean_and_deviation(tmp_path: Path, capsys: pytes
     assert first.split()[:2] == ["0.01", "3"]  # the better mean
     assert "76.67 ± 15.28 %" in first
     assert "60.00 ± 10.00 %" in second
+
+
+def test_plain_cross_entropy_is_shown_where_the_loss_is_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, smoothed = tmp_path / "plain", tmp_path / "smoothed"
+    for study, entropies in ((plain, (1.0, 1.0)), (smoothed, (1.0, 0.8))):
+        for smoothing, entropy in zip((0.0, 0.1), entropies, strict=True):
+            write_trial(study, {"label_smoothing": smoothing}, 0.5 - smoothing, {"val/cross_entropy": entropy})
+    print_table(read_study(plain).trials)
+    assert "cross_entropy" not in capsys.readouterr().out
+    print_table(read_study(smoothed).trials)
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split()[1:4] == ["train/loss", "val/loss", "val/cross_entropy"]
+    assert first.split()[1:4] == ["1", "1", "1"]
+    assert second.split()[1:4] == ["1", "1", "0.8"]  # no share in per cent
 
 
 def test_without_repeated_seeds_each_trial_has_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,14 +39,15 @@ class ClassShares(Callback):
             return
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
         assert data.train is not None
-        counts = data.train.class_counts().numpy()
+        found = data.train.class_counts()
+        total = max(int(found.counts.sum()), 1)
         rows: list[dict[str, Any]] = [
-            {"class": name, "count": int(count), "share": float(count / max(counts.sum(), 1))}
-            for name, count in zip(task.classes, counts, strict=True)
+            {"class": name, "count": int(count), "share": float(count / total)}
+            for name, count in zip(task.classes, found.counts, strict=True)
         ]
         for loss in losses:
             assert loss.class_weights is not None
-            weights = class_weights(loss.class_weights, counts, task.classes)
+            weights = class_weights(loss.class_weights, found, task.classes, loss.beta)
             loss.weight = torch.tensor(weights, dtype=torch.float32)
             for row, weight in zip(rows, weights.tolist(), strict=True):
                 row["weight"] = weight

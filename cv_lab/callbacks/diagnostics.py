@@ -1,10 +1,13 @@
 """Warn of a training that goes wrong in the epoch in which it does."""
 
 import logging
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from omegaconf import DictConfig
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
 from cv_lab import diagnosis
 from cv_lab.callbacks.history import EpochHistory
@@ -18,24 +21,33 @@ class Diagnostics(Checkpoint):
 
     A finding is warned of once, when it first holds. If it later holds no more, this is told too, and the finding
     stays with the epoch of its recovery: a network that predicts one class in its first epoch may still learn.
+    Until the network had time to learn, only an exploding loss is a finding.
     The findings are saved in the checkpoint. It is a `Checkpoint` for the reason that :class:`EpochHistory` gives,
     and must stand after it in the list.
+
+    Args:
+        history: the table of epochs.
+        in_use: remedies that the trial uses already, see :func:`remedies_in_use`.
 
     Attributes:
         findings: dicts of "kind", "epoch", "message" and "recovered", the latter an epoch or None.
     """
 
-    def __init__(self, history: EpochHistory) -> None:
-        self.history = history
+    def __init__(self, history: EpochHistory, in_use: Collection[str] = ()) -> None:
+        self.history, self.in_use = history, in_use
         self.findings: list[dict[str, Any]] = []
         self.untrained_loss: float | None = None
+        self.first_loss: Tensor | None = None  # the same on the device; reading it would wait for a GPU
 
     def on_train_batch_end(self, trainer: Trainer, task: Task, outputs: Any, *args: Any) -> None:  # type: ignore[override]
-        if self.untrained_loss is None:
-            self.untrained_loss = outputs["loss"].item()
+        if self.untrained_loss is None and self.first_loss is None:
+            self.first_loss = outputs["loss"].detach()
 
     def on_train_epoch_end(self, trainer: Trainer, task: Task) -> None:  # type: ignore[override]
-        told = self._diagnose(task)
+        if self.untrained_loss is None:
+            assert self.first_loss is not None
+            self.untrained_loss = self.first_loss.item()
+        told = self._diagnose(trainer, task)
         epoch = trainer.current_epoch + 1
         for finding in self.findings:
             if finding["recovered"] is None and finding["kind"] not in told:
@@ -49,27 +61,51 @@ class Diagnostics(Checkpoint):
                 if trainer.is_global_zero:
                     log.warning("warning: epoch %s: %s", epoch, message)
 
-    def _diagnose(self, task: Task) -> dict[str, str]:
+    def _diagnose(self, trainer: Trainer, task: Task) -> dict[str, str]:
         """What holds now, as messages by kind."""
-        rows = self.history.rows
+        rows, in_use = self.history.rows, self.in_use
         assert self.untrained_loss is not None
-        told = {
-            "exploding_loss": diagnosis.exploding_loss(rows, self.untrained_loss),
-            "diverging_loss": diagnosis.diverging_loss(rows),
-            "dead_learning": diagnosis.dead_learning(rows),
-            "overfitting": diagnosis.overfitting(rows, task.monitor),
-        }
-        confusion = task.confusion("val")
-        if confusion is not None and confusion.sum() > 0:
-            counts = confusion.cpu().numpy()
-            unit = "pixels" if task.target == "mask" else "images"
-            told["collapse"] = diagnosis.collapse(counts, task.classes, unit)
-            if told["collapse"] is None:  # of which chance level is but a consequence
-                told["chance_level"] = diagnosis.chance_level(counts, task.classes, unit)
-        return {kind: message for kind, message in told.items() if message is not None}
+        found = {"exploding_loss": diagnosis.exploding_loss(rows, self.untrained_loss, in_use)}
+        if diagnosis.had_time_to_learn(trainer.global_step, int(trainer.estimated_stepping_batches)):
+            found |= {
+                "diverging_loss": diagnosis.diverging_loss(rows, in_use),
+                "dead_learning": diagnosis.dead_learning(rows),
+                "overfitting": diagnosis.overfitting(rows, task.monitor, in_use),
+            }
+            confusion = task.confusion("val")
+            if confusion is not None and confusion.sum() > 0:
+                counts = confusion.cpu().numpy()
+                unit = "pixels" if task.target == "mask" else "images"
+                found["collapse"] = diagnosis.collapse(counts, task.classes, unit, in_use)
+                if found["collapse"] is None:  # of which chance level is but a consequence
+                    found["chance_level"] = diagnosis.chance_level(counts, unit, in_use)
+        return {kind: message for kind, message in found.items() if message is not None}
 
     def state_dict(self) -> dict[str, Any]:
         return {"findings": self.findings, "untrained_loss": self.untrained_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.findings, self.untrained_loss = state_dict["findings"], state_dict["untrained_loss"]
+
+
+def remedies_in_use(config: DictConfig, choices: Mapping[str, str]) -> set[str]:
+    """Which of :data:`~cv_lab.diagnosis.REMEDIES` a trial uses already.
+
+    Args:
+        config: the composed config.
+        choices: the option chosen in each group, for example "focal" of "loss".
+    """
+    loss = choices.get("loss") or ""
+    used = {
+        "class weights": "weight" in loss or "effective_number" in loss,
+        "overlap loss": any(name in loss for name in ("dice", "tversky", "lovasz")),
+        "focal loss": "focal" in loss,
+        "warm-up": choices.get("scheduler") in ("warmup_cosine", "onecycle"),
+        "falling rate": config.scheduler is not None,
+        "gradient clipping": bool(config.trainer.gradient_clip_val),
+        "strong augmentation": choices.get("augmentation") == "strong",
+        "weight decay": bool(config.weight_decay),
+        "label smoothing": bool(config.label_smoothing),
+        "overfitting on purpose": choices.get("debug") == "overfit",
+    }
+    return {remedy for remedy, is_used in used.items() if is_used}

@@ -30,14 +30,13 @@ class RequireFiniteLoss(Callback):
 
     def __init__(self, gpu_interval: int = 50) -> None:
         self.gpu_interval = gpu_interval
-        self.pending: list[tuple[int, Tensor, list[Any]]] = []  # step, loss, the batch's images
+        self.pending: list[tuple[int, Tensor, Any]] = []  # step, loss, the batch's images
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # By the names that the data set gives them, if it gives any.
-        images = batch["id"] if "id" in batch else batch["index"].tolist()
-        self.pending.append((trainer.global_step, outputs["loss"].detach(), images))
+        self.pending.append((trainer.global_step, outputs["loss"].detach(), batch.get("id", batch["index"])))
         if len(self.pending) >= (1 if pl_module.device.type == "cpu" else self.gpu_interval):
             self._check(trainer)
 
@@ -54,7 +53,8 @@ class RequireFiniteLoss(Callback):
         if not all(finite):
             step, loss, batch = self.pending[finite.index(False)]
             lr = trainer.optimizers[0].param_groups[0]["lr"]
-            images = ", ".join(map(str, batch[:8])) + (", ..." if len(batch) > 8 else "")
+            shown = batch[:8].tolist() if isinstance(batch, Tensor) else batch[:8]
+            images = ", ".join(map(str, shown)) + (", ..." if len(batch) > 8 else "")
             raise NonFiniteLossError(
                 loss.item(),
                 f"step {step} (epoch {trainer.current_epoch + 1}, learning rate {lr:g}, batch of images {images})",

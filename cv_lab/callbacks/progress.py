@@ -326,11 +326,11 @@ def _rank(name: str) -> int:
 
 
 def _format(name: str, value: float) -> str:
-    """Accuracy and its kind in per cent: all between 0 and 1 but losses, rates and norms."""
+    """Accuracy and its kind in per cent: all between 0 and 1 but losses, entropies, rates and norms."""
     words = name.replace("/", "_").replace("-", "_").split("_")
     if "lr" in words:
         return f"{value:.3g}"
-    if 0 <= value <= 1 and not {"loss", "norm"} & set(words):
+    if 0 <= value <= 1 and not {"loss", "entropy", "norm"} & set(words):
         return f"{100 * value:4.1f} %"
     if value == 0 or 0.001 <= abs(value) < 10000:
         return f"{value:.3f}"

@@ -1,10 +1,8 @@
 """Random numbers as a function of seed and epoch."""
 
-import random
-
-import numpy as np
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from cv_lab.seeds import seed_all
 
 
 class ReseedEachEpoch(Callback):
@@ -20,6 +18,4 @@ class ReseedEachEpoch(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Processes of one trial draw differently, since each has its own part of the data.
         seed = (self.seed * 1_000_003 + trainer.current_epoch) * trainer.world_size + trainer.global_rank
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        seed_all(seed, pl_module.device)

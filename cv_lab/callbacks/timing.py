@@ -35,6 +35,8 @@ class Timing(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.images += len(batch["image"]) * trainer.world_size
+        if trainer.is_last_batch:  # a GPU may still have steps to do
+            torch.get_device_module(pl_module.device).synchronize()
         self._last_batch = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,8 +61,8 @@ class Timing(Callback):
         self.__dict__.update(state_dict)
 
 
-def peak_memory_mb() -> float:
-    """Highest memory of this process so far in MB: on the GPU when there is one, else resident in main memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
+def peak_memory_mb(device: torch.device) -> float:
+    """Highest memory of this process so far in MB: on `device` if it is a GPU, else resident in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # kilobytes on Linux

@@ -1,5 +1,6 @@
 """What the data modules of all data sets share: splits, loaders, augmentation and normalisation on the device."""
 
+import logging
 from abc import abstractmethod
 from typing import Any
 
@@ -9,10 +10,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cv_lab.augment import Augmentation, Batch, Mix
-from cv_lab.data.in_memory import InMemoryImages, eval_loader, train_loader
+from cv_lab.data.in_memory import CPU, InMemoryImages, eval_loader, train_loader
 from cv_lab.data.splits import balanced_subset, stratified_split
+from cv_lab.memory import free_memory
 from cv_lab.preprocess import Preprocessing
 
+log = logging.getLogger(__name__)
+SHARE = 0.25  # of a GPU's free memory that a split may take; the network and its activations need the rest
 _NAMES = {"label": "a label", "mask": "a mask", "instances": "instances"}
 
 
@@ -32,6 +36,8 @@ class ImageData(LightningDataModule):
         train_subset: count or fraction of the remaining training images to use; class-balanced.
         val_subset: the same for validation.
         seed: of split, subsets and the order of batches.
+        resident: keep the pixels of a split on the trial's device and make its batches there: true, false, or "auto",
+            which does so on a GPU if the split takes at most `SHARE` of the free memory. The batches are the same.
     """
 
     mean: tuple[float, float, float]
@@ -49,8 +55,11 @@ class ImageData(LightningDataModule):
         train_subset: int | float | None = None,
         val_subset: int | float | None = None,
         seed: int = 0,
+        resident: bool | str = "auto",
     ) -> None:
         super().__init__()
+        if resident not in (True, False, "auto"):
+            raise ValueError(f"data.resident={resident} is not known: give true, false or auto")
         if validation not in ("split", "test"):
             raise ValueError(f"data.validation={validation} is not known: give split or test")
         if batch_size < 1:
@@ -58,7 +67,9 @@ class ImageData(LightningDataModule):
         self.batch_size, self.augmentation, self.seed = batch_size, augmentation, seed
         self.validation, self.val_fraction = validation, val_fraction
         self.train_subset, self.val_subset = train_subset, val_subset
+        self.resident = resident
         self.train: InMemoryImages | None = None
+        self._placed: dict[InMemoryImages, InMemoryImages] = {}
         self.preprocessing = Preprocessing()  # the trial sets that of its network
 
     def choose_target(self, target: str, task: str) -> None:
@@ -104,13 +115,29 @@ class ImageData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.train is not None
         epoch = self.trainer.current_epoch if self.trainer else 0
-        return train_loader(self.train, self.batch_size, self.seed, epoch)
+        return train_loader(self.placed(self.train), self.batch_size, self.seed, epoch, self.device)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return eval_loader(self.val, self.batch_size)
+        return eval_loader(self.placed(self.val), self.batch_size, self.device)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return eval_loader(self.test, self.batch_size)
+        return eval_loader(self.placed(self.test), self.batch_size, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches go."""
+        return self.trainer.strategy.root_device if self.trainer else CPU
+
+    def placed(self, dataset: InMemoryImages) -> InMemoryImages:
+        """Return `dataset`, moved to the trial's device if it should be resident there; it is moved only once."""
+        if dataset not in self._placed:
+            resident = self.resident
+            if resident == "auto":
+                resident = dataset.nbytes <= SHARE * free_memory(self.device)
+            if resident and self.device.type != "cpu":
+                log.info("%.0f MB of %s samples are kept on the GPU", dataset.nbytes / 1e6, f"{len(dataset):,}")
+            self._placed[dataset] = dataset.to(self.device) if resident else dataset
+        return self._placed[dataset]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches and normalise all, on the device."""

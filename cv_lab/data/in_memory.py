@@ -1,17 +1,24 @@
 """The fast path for small images: a split lives as one uint8 tensor, and a batch is one indexing operation."""
 
-from collections.abc import Iterator
-from typing import Any
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cv_lab.augment import Batch
+from cv_lab.class_weights import ClassCounts
 from cv_lab.losses import IGNORE
+from cv_lab.memory import copies_without_waiting, send
 
 COUNTED_AT_ONCE = 256  # masks
+MOVED_AT_ONCE = 1024  # rows
+CPU = torch.device("cpu")
 
 
 class MappedRows:
@@ -33,9 +40,24 @@ class MappedRows:
         first, *others = index if isinstance(index, tuple) else (index,)
         return self.source[(self.rows[first], *others)]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the rows take in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def subset(self, index: Tensor) -> "MappedRows":
         """The rows at `index`, int64 (K,), without reading them."""
         return MappedRows(self.source, self.rows[index])
+
+    def to(self, device: torch.device) -> Tensor:
+        """Read all rows into memory of `device`; its strides are those of a batch of rows."""
+        parts = (self.source[rows] for rows in self.rows.split(MOVED_AT_ONCE))
+        first = next(parts)
+        whole = torch.empty_strided((len(self), *first.shape[1:]), first.stride(), dtype=self.dtype, device=device)
+        whole[: len(first)] = first
+        for number, part in enumerate(parts, start=1):
+            whole[number * MOVED_AT_ONCE :][: len(part)] = part
+        return whole
 
 
 Pixels = Tensor | MappedRows
@@ -54,6 +76,8 @@ class InMemoryImages(Dataset[Batch]):
     Raises:
         ValueError: if a label is out of range.
     """
+
+    stored: ClassVar[tuple[str, ...]] = ("images", "labels", "masks")  # what batches are taken from
 
     def __init__(
         self,
@@ -82,7 +106,7 @@ class InMemoryImages(Dataset[Batch]):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """A whole batch at once; torch's loader calls this in place of one ``__getitem__`` a sample."""
-        index = torch.tensor(indices)
+        index = send(torch.tensor(indices), self.labels.device)
         batch = {"image": self.images[index], "label": self.labels[index], "index": index}
         if self.masks is not None:
             batch["mask"] = self.masks[index]
@@ -94,15 +118,33 @@ class InMemoryImages(Dataset[Batch]):
         masks = None if self.masks is None else _subset(self.masks, index)
         return InMemoryImages(_subset(self.images, index), self.labels[index], self.classes, self.rows[index], masks)
 
-    def class_counts(self) -> Tensor:
-        """Pixels of each class, or images where there are no masks; int64 (K,)."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what batches are taken from."""
+        return sum(getattr(self, name).nbytes for name in self.stored if getattr(self, name) is not None)
+
+    def to(self, device: torch.device) -> "InMemoryImages":
+        """Return the same samples with their tensors in memory of `device`, where batches are then made."""
+        moved = copy.copy(self)
+        for name in self.stored:
+            if (value := getattr(self, name)) is not None:
+                setattr(moved, name, value.to(device))
+        return moved
+
+    def class_counts(self) -> ClassCounts:
+        """Pixels of each class, or images where there are no masks."""
+        classes = len(self.classes)
         if self.masks is None:
-            return torch.bincount(self.labels, minlength=len(self.classes))
-        counts = torch.zeros(IGNORE + 1, dtype=torch.long)
+            counts = torch.bincount(self.labels, minlength=classes)
+            return ClassCounts(counts.numpy(), np.full(classes, len(self)))
+        counts, totals = torch.zeros(2, classes, dtype=torch.long)
         parts = torch.arange(len(self)).split(COUNTED_AT_ONCE)
         for part in track(parts, "counting pixels", transient=True, disable=len(parts) < 8):
-            counts += torch.bincount(self.masks[part].flatten(), minlength=IGNORE + 1)
-        return counts[: len(self.classes)]
+            bins = self.masks[part].flatten(1) + torch.arange(len(part))[:, None] * (IGNORE + 1)
+            each = torch.bincount(bins.flatten(), minlength=len(part) * (IGNORE + 1)).view(len(part), -1)[:, :classes]
+            counts += each.sum(0)
+            totals += (each > 0).sum(0) * (bins.numel() // len(part))
+        return ClassCounts(counts.numpy(), totals.numpy())
 
 
 def _subset(pixels: Pixels, index: Tensor) -> Pixels:
@@ -136,8 +178,29 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def train_loader(dataset: InMemoryImages, batch_size: int, seed: int, epoch: int) -> DataLoader[Batch]:
+def _pinned(batch: Batch) -> Batch:
+    """Move the tensors of a batch into pinned memory, which a GPU copies from while the processor continues."""
+    return {
+        name: value.pin_memory() if isinstance(value, Tensor) and value.device.type == "cpu" else value
+        for name, value in batch.items()
+    }
+
+
+def _collate(device: torch.device) -> Callable[[Any], Batch]:
+    return _pinned if copies_without_waiting(device) else _as_is
+
+
+def train_loader(
+    dataset: InMemoryImages, batch_size: int, seed: int, epoch: int, device: torch.device = CPU
+) -> DataLoader[Batch]:
     """Shuffled batches; an incomplete last one is dropped, since it would weigh its few samples like a whole batch.
+
+    Args:
+        dataset: of the samples.
+        batch_size: of all batches.
+        seed: of the order.
+        epoch: the first, see :class:`EpochSampler`.
+        device: where batches will go.
 
     Raises:
         ValueError: if there are fewer samples than one batch.
@@ -153,11 +216,11 @@ def train_loader(dataset: InMemoryImages, batch_size: int, seed: int, epoch: int
         batch_size,
         sampler=sampler,
         drop_last=True,
-        collate_fn=_as_is,
+        collate_fn=_collate(device),
         generator=sampler.generator,
     )
 
 
-def eval_loader(dataset: InMemoryImages, batch_size: int) -> DataLoader[Batch]:
-    """All samples in their own order."""
-    return DataLoader(dataset, batch_size, collate_fn=_as_is)
+def eval_loader(dataset: InMemoryImages, batch_size: int, device: torch.device = CPU) -> DataLoader[Batch]:
+    """All samples in their own order, in batches that will go to `device`."""
+    return DataLoader(dataset, batch_size, collate_fn=_collate(device))

@@ -10,6 +10,7 @@ from pycocotools import mask as rle
 from torch import Tensor
 
 from cv_lab.augment import Batch
+from cv_lab.class_weights import ClassCounts
 from cv_lab.data.in_memory import InMemoryImages, Pixels
 
 RunLengths = dict[str, Any]  # "size", height and width, and "counts", bytes, as pycocotools has them
@@ -101,10 +102,10 @@ class InstanceImages(InMemoryImages):
         objects = [self.objects[i] for i in torch.as_tensor(indices).tolist()]
         return InstanceImages(kept.images, objects, self.classes, kept.rows)
 
-    def class_counts(self) -> Tensor:
-        """Objects of each class, crowds apart; int64 (K,)."""
-        found = np.concatenate([o.classes[~o.crowd] for o in self.objects])
-        return torch.from_numpy(np.bincount(found, minlength=len(self.classes)))
+    def class_counts(self) -> ClassCounts:
+        """Objects of each class, crowds apart, and objects of the images in which it occurs."""
+        each = np.stack([np.bincount(o.classes[~o.crowd], minlength=len(self.classes)) for o in self.objects])
+        return ClassCounts(each.sum(0), ((each > 0) * each.sum(1, keepdims=True)).sum(0))
 
 
 def from_numbered(numbers: NDArray[np.uint8], classes: NDArray[np.int64], id: int | str) -> Instances:

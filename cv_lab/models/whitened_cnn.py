@@ -1,5 +1,7 @@
 """A small convolutional network that learns in few epochs, after airbench (Jordan, 2024, arXiv:2404.00498)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,12 +20,20 @@ class Whitening(nn.Conv2d):
         super().__init__(3, 24, 2, bias=False)
         self.weight.requires_grad = False
         self.register_buffer("fitted", torch.tensor(False))
+        self.known_to_be_fitted = False  # reading the buffer waits for a GPU, so it is read once
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.training and not self.fitted:
-            self.fit(images)
+        if self.training and not self.known_to_be_fitted:
+            if not self.fitted:
+                self.fit(images)
+            self.known_to_be_fitted = True
         return super().forward(images)
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.known_to_be_fitted = False
+
+    @torch.compiler.disable
     @torch.no_grad()
     def fit(self, images: Tensor, floor: float = 5e-4) -> None:
         """Compute the filters from images, float (N, 3, H, W); `floor` keeps components of no variance small."""
@@ -67,7 +77,7 @@ class WhitenedCNN(nn.Module):
         scale: of the logits, which global max pooling leaves large.
     """
 
-    def __init__(self, num_classes: int, widths: tuple[int, int, int] = (32, 128, 256), scale: float = 0.125) -> None:
+    def __init__(self, num_classes: int, widths: tuple[int, int, int] = (16, 32, 64), scale: float = 0.5) -> None:
         super().__init__()
 
         def group(inputs: int, outputs: int) -> nn.Sequential:

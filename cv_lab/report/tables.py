@@ -8,7 +8,7 @@ from cv_lab.report.findings import reason
 from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, deviation, label, mean, text
 from cv_lab.report.wording import clean, figure, seconds, short, spread, whole
-from cv_lab.study import seconds_per_percent
+from cv_lab.study import loss_columns, seconds_per_percent
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def _of_class(value: float | None, share: bool) -> Cell:
 
 
 def _metric_columns(section: Section) -> list[str]:
-    wanted = ["train/loss", "val/loss"]
+    wanted = loss_columns(section.trials)
     if section.metric not in ("", "loss"):
         wanted += [f"train/{section.metric}", section.monitor]
     wanted += [f"test/{section.metric}"] if section.metric else []

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Sequence
 
+from cv_lab.study import is_loss
+
 
 def is_share(metric: str) -> bool:
     """Whether a metric lies in 0..1 and is shown in per cent; all but losses are."""
-    return not metric.endswith("loss")
+    return not is_loss(metric)
 
 
 def figure(metric: str, value: float | None, decimals: int = 2) -> str:

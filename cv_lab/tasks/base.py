@@ -127,6 +127,10 @@ class Task(LightningModule):
         """Floating-point operations of the network for images of `size`, (1, 3, H, W)."""
         return flops(self.model, size)
 
+    def compile_network(self) -> None:
+        """Compile the network with `torch.compile`, in place: the names in its state dict stay as they are."""
+        self.model.compile()
+
     def make_optimizer(self) -> Optimizer:
         """The optimizer over all parameters; its first group is the one whose learning rate is logged."""
         return self.optimizer_factory(self.parameters())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from cv_lab.augment import Batch
+from cv_lab.losses import full_precision
 from cv_lab.metrics import SplitMetrics, accuracy, f1
 from cv_lab.models.cut import head_of
 from cv_lab.models.weights import start_from
@@ -24,6 +25,7 @@ class Classification(Task):
 
     monitor = "val/accuracy"
     mode = "max"
+    details = ("cross_entropy",)
 
     def __init__(
         self,
@@ -40,23 +42,21 @@ class Classification(Task):
         start_from(self.model, state, head_of(self.model)[0], source)
 
     def configure_metrics(self, split: str) -> SplitMetrics:
-        return SplitMetrics(len(self.classes))
+        return SplitMetrics(len(self.classes), training=split == "train")
 
     def confusion(self, split: str) -> Tensor:
         return self.split_metrics(split).confusion.compute()
 
     def summarise(self, metrics: SplitMetrics) -> dict[str, Tensor]:
         counts = metrics.confusion.compute()
-        return {"loss": metrics.loss.compute(), "accuracy": accuracy(counts), "f1": f1(counts)}
+        return {**metrics.losses(), "accuracy": accuracy(counts), "f1": f1(counts)}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities, float (N, K)."""
-        return self(batch["image"]).softmax(1)
+        return full_precision(self(batch["image"])).softmax(1)
 
     def step(self, split: str, batch: Batch) -> Tensor:
         logits = self(batch["image"])
         loss = self.loss(logits, batch.get("soft_label", batch["label"]))
-        metrics: SplitMetrics = self.split_metrics(split)
-        metrics.loss.update(loss, len(logits))
-        metrics.confusion.update(logits.argmax(1), batch["label"])
+        self.split_metrics(split).update(loss, logits, batch["label"])
         return loss

@@ -9,9 +9,11 @@ from torchmetrics import Metric
 
 from cv_lab.augment import Batch
 from cv_lab.average_precision import KINDS, AveragePrecision, Found, at_own_size
+from cv_lab.memory import send
 from cv_lab.metrics import MeanLoss
 from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
+from cv_lab.seeds import seed_torch
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
 
 LEAST_SIDE = 1  # pixels of a box that is learnt from
@@ -123,6 +125,10 @@ class InstanceSegmentation(Task):
     def make_optimizer(self) -> Optimizer:
         return self.optimizer_factory(p for p in self.parameters() if p.requires_grad)
 
+    def compile_network(self) -> None:
+        """Compile the backbone alone: the number of boxes behind it differs from step to step."""
+        self.model.network.backbone.compile()
+
     def flops(self, size: tuple[int, ...]) -> int:
         return flops(Operations(self.model), size)
 
@@ -143,8 +149,9 @@ class InstanceSegmentation(Task):
         else:
             # Boxes that losses are computed of are drawn at random: the same ones in each epoch, and without a change
             # to what training draws.
-            with torch.random.fork_rng([images.device] if images.is_cuda else []):
-                torch.manual_seed(0)
+            device = images.device
+            with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+                seed_torch(0, device)
                 losses, detections = self.model.losses_and_detections(images, targets)
             metrics.precision.update(self.found(detections, batch), batch["objects"])
         total = torch.stack([self.loss_weights[name] * loss for name, loss in losses.items()]).sum()
@@ -165,9 +172,12 @@ def targets_of(batch: Batch) -> Targets:
     top, bottom = _span(rows)
     boxes = torch.stack([left, top, right, bottom], 2).float()
     kept = (classes >= 0) & (right - left >= LEAST_SIDE) & (bottom - top >= LEAST_SIDE)
-    return [
-        {"boxes": boxes[i][keep], "labels": classes[i][keep], "masks": masks[i][keep]} for i, keep in enumerate(kept)
-    ]
+    # torchvision takes tensors of exactly the objects that augmentation has left. Their number is known on the device
+    # alone, so this copy waits for a GPU, once for the whole batch.
+    known = kept.cpu()
+    index, counts = send(known.flatten().nonzero().flatten(), kept.device), known.sum(1).tolist()
+    each = (values.flatten(0, 1)[index].split(counts) for values in (boxes, classes, masks))
+    return [dict(zip(("boxes", "labels", "masks"), some, strict=True)) for some in zip(*each, strict=True)]
 
 
 def _span(seen: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,6 +42,7 @@ class SemanticSegmentation(Task):
     monitor = "val/mean_iou"
     mode = "max"
     target = "mask"
+    details = ("cross_entropy",)
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class SemanticSegmentation(Task):
         self.model.start_from(state, source)
 
     def configure_metrics(self, split: str) -> SplitMetrics:
-        return SplitMetrics(len(self.classes), ignore_index=IGNORE)
+        return SplitMetrics(len(self.classes), ignore_index=IGNORE, training=split == "train")
 
     def confusion(self, split: str) -> Tensor:
         return self.split_metrics(split).confusion.compute()
@@ -74,7 +75,7 @@ class SemanticSegmentation(Task):
     def summarise(self, metrics: SplitMetrics) -> dict[str, Tensor]:
         counts = metrics.confusion.compute()
         scalars = {
-            "loss": metrics.loss.compute(),
+            **metrics.losses(),
             "pixel_accuracy": accuracy(counts),
             "mean_class_accuracy": class_accuracy(counts).nanmean(),
             "mean_iou": mean_iou(counts),
@@ -107,7 +108,5 @@ class SemanticSegmentation(Task):
     def step(self, split: str, batch: Batch) -> Tensor:
         logits, mask = self(batch["image"]), batch["mask"]
         loss = self.loss(logits, mask)
-        metrics: SplitMetrics = self.split_metrics(split)
-        metrics.loss.update(loss, len(logits))
-        metrics.confusion.update(classes_of(logits.detach()), mask)
+        self.split_metrics(split).update(loss, logits, mask)
         return loss

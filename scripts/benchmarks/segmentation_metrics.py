@@ -106,7 +106,7 @@ def memory(count: int) -> None:
     task = SemanticSegmentation(SmallUNet, tuple(map(str, range(CLASSES))), CrossEntropy(), Adam)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.validate(task, RepeatedImages(count), verbose=False)
-    print(peak_memory_mb())
+    print(peak_memory_mb(torch.device("cpu")))
 
 
 def main() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from cv_lab import diagnosis
-from cv_lab.callbacks.diagnostics import Diagnostics
+from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
@@ -29,14 +30,15 @@ class Greys(ImageData):
     Args:
         learnable: whether brightness tells the class, of the image or of the pixel; else classes are drawn blindly.
         share: of the second class.
-        count: images of train and test together, each half.
+        count: images of each split.
+        batch_size: 4 by default, so that an epoch has 32 steps.
     """
 
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     targets = ("label", "mask")
 
-    def __init__(self, learnable: bool = True, share: float = 0.5, count: int = 128) -> None:
-        super().__init__(batch_size=32, validation="test")
+    def __init__(self, learnable: bool = True, share: float = 0.5, count: int = 128, batch_size: int = 4) -> None:
+        super().__init__(batch_size=batch_size, validation="test")
         self.learnable, self.share, self.count = learnable, share, count
 
     def load(self, train: bool) -> InMemoryImages:
@@ -141,12 +143,52 @@ def test_overfitting_is_named(tmp_path: Path) -> None:
 
 def test_a_recovery_is_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "cv_lab"):
-        found = train(SemanticSegmentation, Greys(share=0.1), 25, tmp_path, optimizer=partial(Adam, lr=5e-3))
+        found = train(SemanticSegmentation, Greys(share=0.1), 20, tmp_path, optimizer=partial(Adam, lr=5e-4))
     assert found["collapse"]["recovered"] > found["collapse"]["epoch"]
     assert "recovered from collapse" in caplog.text
 
 
+def test_a_network_that_has_hardly_trained_is_not_judged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "cv_lab"):  # 4 steps an epoch, 20 in all
+        found = train(SemanticSegmentation, Greys(learnable=False, share=0.2, batch_size=32), 5, tmp_path)
+    assert found == {}
+    assert not caplog.records
+
+
+def test_a_loss_that_explodes_is_named_at_once(tmp_path: Path) -> None:
+    data = Greys(learnable=False, batch_size=32)
+    assert "exploding_loss" in train(Classification, data, 1, tmp_path, optimizer=partial(Adam, lr=10.0))
+
+
+def test_what_is_in_use_already_is_not_recommended() -> None:
+    config = OmegaConf.create(
+        {"scheduler": {}, "trainer": {"gradient_clip_val": 1.0}, "weight_decay": 0.1, "label_smoothing": 0.0}
+    )
+    choices = {"loss": "dice_weighted_cross_entropy", "scheduler": "cosine", "augmentation": "strong"}
+    in_use = remedies_in_use(config, choices)
+    collapsed = np.array([[80, 0], [20, 0]])
+    message = diagnosis.collapse(collapsed, ("a", "b"), "pixels", in_use)
+    assert message is not None
+    assert message.endswith("Try the focal loss (loss=focal) or another learning rate, usually a lower one")
+    rows = [{"epoch": i + 1, "train/loss": 1 - i / 10, "val/loss": 1 + i / 10, "val/f1": 0.5} for i in range(5)]
+    message = diagnosis.overfitting(rows, "val/f1", in_use)
+    assert message is not None
+    assert message.endswith("Try label smoothing (label_smoothing=0.1), fewer epochs or a smaller network")
+    rows = [{"epoch": i + 1, "train/loss": 1.0 + i} for i in range(3)]
+    message = diagnosis.diverging_loss(rows, in_use)
+    assert message is not None
+    assert message.endswith("Try a lower learning rate")
+
+
 # The rules themselves.
+
+
+def test_networks_are_judged_after_100_steps_or_at_the_end_of_a_shorter_training() -> None:
+    assert not diagnosis.had_time_to_learn(99, planned=1000)
+    assert diagnosis.had_time_to_learn(100, planned=1000)
+    assert not diagnosis.had_time_to_learn(20, planned=40)
+    assert diagnosis.had_time_to_learn(40, planned=40)
+    assert not diagnosis.had_time_to_learn(10, planned=10)
 
 
 def test_collapse_asks_how_often_other_classes_are_predicted_for_how_often_they_occur() -> None:
@@ -156,7 +198,7 @@ def test_collapse_asks_how_often_other_classes_are_predicted_for_how_often_they_
     assert diagnosis.collapse(blind, ("good", "defect"), "images") is not None
     single = np.array([[100, 0], [0, 0]])  # the truth holds no more
     assert diagnosis.collapse(single, ("good", "defect"), "images") is None
-    assert diagnosis.chance_level(single, ("good", "defect"), "images") is None
+    assert diagnosis.chance_level(single, "images") is None
 
 
 def test_overfitting_is_silent_while_both_losses_fall_or_one_stands() -> None:

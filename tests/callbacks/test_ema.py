@@ -7,9 +7,10 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from torch.utils.data import DataLoader
 
-from cv_lab.callbacks.ema import EMA
+from cv_lab.callbacks.ema import ExponentialMovingAverage, _Average
 
 
 class Net(LightningModule):
@@ -46,7 +47,7 @@ def test_average_of_the_steps_is_tested_and_saved(tmp_path: Path) -> None:
     trainer = Trainer(
         max_epochs=2,
         accelerator="cpu",
-        callbacks=[EMA(decay=0.9), saver],
+        callbacks=[ExponentialMovingAverage(decay=0.9), saver],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -67,4 +68,33 @@ def test_average_of_the_steps_is_tested_and_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_bad_decay_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match=f"decay={decay}"):
-        EMA(decay)
+        ExponentialMovingAverage(decay)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))  # with a buffer of whole numbers
+
+
+@pytest.mark.parametrize("use_buffers", [True, False])
+def test_the_average_is_torchs_also_when_continued(use_buffers: bool) -> None:
+    model = network()
+    own = _Average(model, 0.9, use_buffers=use_buffers)
+    torchs = AveragedModel(model, avg_fn=get_ema_avg_fn(0.9), use_buffers=use_buffers)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for step in range(8):
+        if step == 4:
+            state = own.state_dict()
+            own = _Average(network(), 0.9, use_buffers=use_buffers)
+            own.load_state_dict(state)
+        model(torch.randn(5, 4)).square().sum().backward()
+        optimizer.step()
+        own.update_parameters(model)
+        torchs.update_parameters(model)
+        left, right = own.state_dict(), torchs.state_dict()
+        assert list(left) == list(right)
+        for name, value in right.items():
+            if name.endswith("num_batches_tracked"):  # torch averages it and drops the fraction
+                assert left[name] == step + 1
+            else:
+                torch.testing.assert_close(left[name], value, rtol=1e-5, atol=1e-6)

@@ -269,6 +269,16 @@ def test_training_without_end_or_validation() -> None:
     ]
 
 
+def test_losses_below_1_are_no_shares() -> None:
+    class Entropic(Task):
+        def on_validation_epoch_end(self) -> None:
+            self.log_dict({"val/loss": 0.25, "val/cross_entropy": 0.5, "val/accuracy": 0.75})
+
+    console = plain()
+    trainer(console, max_epochs=1).fit(Entropic(), loader(), loader())
+    assert "val/loss 0.250  val/cross_entropy 0.500  val/accuracy 75.0 %" in written(console)
+
+
 def test_disabled_is_silent() -> None:
     for console in (plain(), terminal()):
         progress = EpochProgress(console)

@@ -1,5 +1,6 @@
 """Shapes of the networks, and names that do not exist."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -88,3 +89,24 @@ def test_whitening_is_computed_in_full_precision() -> None:
         mixed.fit(smooth)
     assert mixed.weight.isfinite().all()
     torch.testing.assert_close(mixed.weight, plain.weight)
+
+
+def test_whitening_is_fitted_once_and_follows_what_is_loaded() -> None:
+    images, others = torch.randn(8, 3, 16, 16), torch.rand(8, 3, 16, 16)
+    layer = Whitening()
+    unfitted = copy.deepcopy(layer.state_dict())
+    layer(images)
+    fitted = copy.deepcopy(layer.state_dict())
+    assert fitted["fitted"]
+    layer(others)
+    assert torch.equal(layer.weight, fitted["weight"])
+
+    continued = Whitening()
+    continued.load_state_dict(fitted)
+    continued(others)
+    assert torch.equal(continued.weight, fitted["weight"])
+
+    layer.load_state_dict(unfitted)
+    assert not layer.eval()(images).equal(continued(images))  # evaluation fits nothing
+    layer.train()(images)
+    assert torch.equal(layer.weight, fitted["weight"])

@@ -85,6 +85,15 @@ def test_table_marks_the_best_and_tells_why_others_failed(tmp_path: Path) -> Non
     assert "| 0.001 | adam | 2 | 71.50 % ± 0.71 |".replace("| 0.001", "**best** 0.001") in markdown
 
 
+def test_plain_cross_entropy_stands_beside_a_loss_that_is_another(tmp_path: Path) -> None:
+    for smoothing, entropy in ((0.0, 0.7), (0.1, 0.456)):
+        metrics = {"val/loss": 0.7 + smoothing, "val/cross_entropy": entropy}
+        make_trial(tmp_path, f"{smoothing}", 0.5, parameters={"label_smoothing": smoothing}, metrics=metrics)
+    _, markdown, _ = report(tmp_path)
+    assert r"| val/loss | val/cross\_entropy |" in markdown
+    assert "| 0.8 | 0.456 |" in markdown
+
+
 def test_csv_holds_every_trial_with_its_parameters_and_figures(tmp_path: Path) -> None:
     grid(tmp_path)
     write_report(tmp_path)
