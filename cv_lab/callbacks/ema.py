@@ -1,11 +1,13 @@
-"""An exponential moving average of the weights that does not wait for a GPU."""
+"""An exponential moving average of the weights that is tested, rounds nothing away, and does not wait for a GPU."""
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -13,29 +15,63 @@ from torch.optim.swa_utils import AveragedModel
 class ExponentialMovingAverage(EMAWeightAveraging):
     """Validate, test and save an exponential moving average of the weights.
 
-    Values and checkpoints are those of Lightning's callback, which reads a counter on the device twice in each step and
-    therefore waits for a GPU.
+    It differs from Lightning's callback in three ways. In a test after the training it tests the average, where
+    Lightning's loads the weights that were averaged. What does not change stays bit-equal, such as a frozen backbone,
+    where Lightning's formula rounds. And it does not read a counter on the device twice in each step, which would wait
+    for a GPU.
+
+    Args:
+        decay: share of the old average that a step keeps, in 0..1.
+        options: of Lightning's `EMAWeightAveraging`.
+
+    Raises:
+        ValueError: if `decay` is out of range.
     """
+
+    def __init__(self, decay: float = 0.995, **options: Any) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"callbacks.ema.decay={decay} must be at least 0 and below 1")
+        super().__init__(decay=decay, **options)
+        self.decay = decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             device = self._device or pl_module.device
-            self._average_model = _Average(pl_module, device, use_buffers=self._use_buffers, **self._kwargs)
+            self._average_model = _Average(pl_module, self.decay, device, self._use_buffers)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Continue with current weights and average; a test takes the average alone, which is loaded already."""
+        if trainer.state.fn is TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 class _Average(AveragedModel):
-    """Keeps in Python whether it has begun, so that `n_averaged`, which is on the device, is read only once."""
+    """Keeps in Python whether it has begun, so that `n_averaged`, which is on the device, is read only once.
+
+    Args:
+        model: whose values are averaged.
+        decay: see :class:`ExponentialMovingAverage`.
+        device: where the average is kept; None for that of `model`.
+        use_buffers: average floating-point buffers too; others, which count batches, are always copied.
+    """
 
     begun = False
+
+    def __init__(
+        self, model: nn.Module, decay: float, device: torch.device | int | None = None, use_buffers: bool = True
+    ) -> None:
+        super().__init__(model, device, use_buffers=use_buffers)
+        self.decay = decay
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Take `model` into the average; the first time, copy it."""
         begun = self.begun or bool(self.n_averaged > 0)  # as a checkpoint may say
         for own, new in zip(_values(self.module, self.use_buffers), _values(model, self.use_buffers), strict=True):
-            new = new.detach().to(own.device)
-            assert self.avg_fn is not None
-            own.copy_(self.avg_fn(own, new, self.n_averaged) if begun else new)
+            if begun and own.is_floating_point():
+                own.lerp_(new.to(own.device), 1 - self.decay)
+            else:
+                own.copy_(new)
         if not self.use_buffers:
             for own, new in zip(self.module.buffers(), model.buffers(), strict=True):
                 own.copy_(new)

@@ -121,10 +121,6 @@ class CutNetwork(nn.Module):
         """Whether the network computes something of its head's output, so that features of it cannot be kept."""
         return len(self.tail) > 0
 
-    def is_deterministic(self) -> bool:
-        """Whether features are a function of the image alone, once and for all."""
-        return self.trained_stages == 0 and not self.dropout_below
-
 
 def heads_of(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """A classifier's heads by name: the layers that timm names, or else its last linear layer or convolution.

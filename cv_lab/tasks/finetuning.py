@@ -61,7 +61,6 @@ class FineTuning(Transfer):
             dropout_below=dropout_below,
         )
         self.lr_decay, self.unfreeze_every = lr_decay, unfreeze_every
-        self.stages_in_the_end = self.model.trained_stages
 
     def parameter_groups(self) -> ParameterGroups:
         """One group for the head, and one for each stage that ever trains, from the last down."""

@@ -43,8 +43,10 @@ class Transfer(Classification):
             return CutNetwork(model(num_classes=num_classes), head, **options)
 
         super().__init__(cut, classes, loss, optimizer, scheduler)
+        # Of the backbone's stages, how many train at any time of the trial. Gradual unfreezing starts with fewer.
+        self.stages_in_the_end = self.model.trained_stages
         self.weights: str | None = None  # where the backbone's weights came from
-        self.frozen_hash: str | None = None  # of a backbone that does not change any more
+        self.starting_hash: str | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -52,29 +54,33 @@ class Transfer(Classification):
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
         start_from(self.model.backbone, state, self.model.cut_at, source)
-        self.weights = source
+        self.weights, self.starting_hash = source, None
 
     def why_not_cached(self) -> str | None:
         """Why features cannot be computed once and for all; None if they can."""
-        if self.model.trained_stages:
-            return f"{self.model.trained_stages} of the backbone's {self.model.stage_count} stages train"
+        if self.stages_in_the_end:
+            return f"{self.stages_in_the_end} of the backbone's {self.model.stage_count} stages train"
         if self.model.dropout_below:
             return "dropout below the cut is active"
         if self.model.has_tail():
             return "the network applies its head before it pools, so that each image has features at many positions"
         return None
 
-    # A frozen backbone is as large as it is useless in each checkpoint, when its weights can be read again.
+    def setup(self, stage: str) -> None:
+        if self.weights is not None and not self.stages_in_the_end:
+            self.backbone_hash()  # before Lightning converts the weights to the trainer's precision
+
+    # A backbone that never trains is left out of the checkpoints if its weights can be read again: it is large.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.weights is None or not self.model.is_deterministic():
+        if self.weights is None or self.stages_in_the_end:
             return
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("model.backbone.")}
         checkpoint["backbone_from"] = self.weights
-        if self.frozen_hash is None:
-            self.frozen_hash = self.backbone_hash()
-        checkpoint["backbone_hash"] = self.frozen_hash
+        checkpoint["backbone_hash"] = self.backbone_hash()
+        for key in ("state_dict", "current_model_state"):  # the latter beside averaged weights
+            if key in checkpoint:
+                state = checkpoint[key]
+                checkpoint[key] = {k: v for k, v in state.items() if not k.startswith("model.backbone.")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the backbone to a checkpoint of the head alone.
@@ -90,8 +96,12 @@ class Transfer(Classification):
                 f"weights={checkpoint['backbone_from']} gives now: restore that file"
             )
         own = {k: v for k, v in self.state_dict().items() if k.startswith("model.backbone.")}
-        checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
+        for key in ("state_dict", "current_model_state"):
+            if key in checkpoint:
+                checkpoint[key] = {**checkpoint[key], **own}
 
     def backbone_hash(self) -> str:
-        """A hash of the backbone's weights."""
-        return weights_hash(self.model.backbone)
+        """A hash of the weights that the backbone starts from."""
+        if self.starting_hash is None:
+            self.starting_hash = weights_hash(self.model.backbone)
+        return self.starting_hash
