@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import Metric
 
 from cv_lab.augment import Batch
 from cv_lab.average_precision import KINDS, AveragePrecision, Found, at_own_size
-from cv_lab.metrics import MeanLoss
+from cv_lab.metrics import MeanLoss, Metric
 from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
@@ -45,7 +44,7 @@ class Count(Metric):
         self.total += number
 
     def compute(self) -> Tensor:
-        return self.total
+        return self.total.clone()
 
 
 class InstanceSegmentation(Task):
