@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 from cv_lab.data.base import ImageData
 from cv_lab.data.coco_categories import choose_categories
 from cv_lab.data.coco_json import CocoJson, Problems, Record, read_coco, run_lengths
-from cv_lab.data.instances import InstanceImages, Instances
+from cv_lab.data.instances import InstanceImages, Instances, by_id
 from cv_lab.data.masks import Pixels, frames, height_and_width, read_all, read_fitting
 
 
@@ -75,7 +75,7 @@ class Coco(ImageData):
             every = [annotation for some in coco.annotations.values() for annotation in some]
             self.categories = choose_categories(coco.categories, every, self.wanted)
         numbers = self._numbers(coco, train)
-        names = sorted(coco.images, key=str)
+        names = sorted(coco.images, key=by_id)
         limit = self.limits[train]
         if limit is not None and limit < len(names):
             chosen = np.random.default_rng(self.seed).permutation(len(names))[:limit]
@@ -138,8 +138,8 @@ def _instances(
     scale = (shown[1] / width, shown[0] / height)
     truth = [run_lengths(annotation["segmentation"], height, width) for annotation in annotations]
     masks = [_scaled(a["segmentation"], mask, scale, shown, size) for a, mask in zip(annotations, truth, strict=True)]
-    own = rle.area(truth) if truth else ()
-    areas = [float(a.get("area", area)) for a, area in zip(annotations, own, strict=True)]
+    # One by one, since pycocotools fails at more than 255 masks.
+    areas = [float(a.get("area", rle.area(mask))) for a, mask in zip(annotations, truth, strict=True)]
     return Instances(
         record["id"],
         (height, width),
