@@ -146,34 +146,35 @@ def at_own_size(detections: dict[str, Tensor], size: tuple[int, int], scale: tup
     corners[:, 1::2].clamp_(0, height)
     boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
     canvas = np.zeros((height, width), np.uint8, order="F")
-    masks = [_draw(mask, box, canvas) for mask, box in zip(detections["masks"].cpu(), corners.tolist(), strict=True)]
+    masks = [_paste(mask, box, canvas) for mask, box in zip(detections["masks"].cpu(), corners.numpy(), strict=True)]
     return Found(boxes.numpy(), detections["labels"].cpu().numpy(), detections["scores"].cpu().numpy(), masks)
 
 
-def _draw(mask: Tensor, box: list[float], canvas: NDArray[np.uint8]) -> RunLengths:
-    """Run lengths of a mask (S, S) scaled to its box on an empty canvas, as torchvision's `paste_masks_in_image`.
+def _paste(mask: Tensor, box: NDArray[np.float32], canvas: NDArray[np.uint8]) -> RunLengths:
+    """Run lengths of a mask (S, S) within its box on an empty canvas, as detectron2's `paste_masks_in_image`.
 
-    The box and the mask are first widened by one cell, so that what lies at the mask's edge is interpolated alike.
+    Each pixel near the box takes the value that the mask has at the pixel's centre, interpolated between the centres
+    of its cells, and 0 beyond the box. torchvision rounds boxes to whole pixels instead, which costs small objects
+    some of their overlap with the truth.
     """
-    cells = mask.shape[-1]
-    x0, y0, x1, y1 = box
-    middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
-    half_x, half_y = (x1 - x0) / 2 * (cells + 2) / cells, (y1 - y0) / 2 * (cells + 2) / cells
-    left, top, right, bottom = (
-        int(middle_x - half_x),
-        int(middle_y - half_y),
-        int(middle_x + half_x),
-        int(middle_y + half_y),
-    )
-    rows, columns = max(bottom - top + 1, 1), max(right - left + 1, 1)
-    padded = F.pad(mask, (1, 1, 1, 1))[None, None]
-    scaled = F.interpolate(padded, size=(rows, columns), mode="bilinear", align_corners=False)[0, 0].numpy() > 0.5
-    height, width = canvas.shape
-    at = slice(max(top, 0), min(bottom + 1, height)), slice(max(left, 0), min(right + 1, width))
-    canvas[at] = scaled[at[0].start - top : at[0].stop - top, at[1].start - left : at[1].stop - left]
+    left, top, right, bottom = box
+    if left >= right or top >= bottom:
+        return rle.encode(canvas)
+    (rows, y), (columns, x) = _places(top, bottom, canvas.shape[0]), _places(left, right, canvas.shape[1])
+    places = np.empty((1, len(y), len(x), 2), np.float32)
+    places[..., 0], places[..., 1] = x, y[:, None]
+    values = F.grid_sample(mask[None, None], torch.from_numpy(places), align_corners=False)[0, 0]
+    canvas[rows, columns] = values.numpy() >= 0.5
     drawn = rle.encode(canvas)
-    canvas[at] = 0
+    canvas[rows, columns] = 0
     return drawn
+
+
+def _places(first: np.float32, last: np.float32, size: int) -> tuple[slice, NDArray[np.float32]]:
+    """The pixels around a side of a box, and where their centres lie between its ends, which are -1 and 1."""
+    pixels = slice(max(math.floor(first) - 1, 0), min(math.ceil(last) + 1, size))
+    centres = np.arange(pixels.start, pixels.stop, dtype=np.float32) + np.float32(0.5)
+    return pixels, (centres - first) / (last - first) * 2 - 1
 
 
 def _truth(objects: Instances) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""COCO's figures, against pycocotools on the same detections."""
+"""COCO's figures, against pycocotools on the same detections, and masks as detectron2 pastes them."""
 
 import contextlib
 import io
@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
-from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import roi_align
 
 from cv_lab.average_precision import FIGURES, KINDS, AveragePrecision, Found, at_own_size
 from cv_lab.data.instances import Instances
+from cv_lab.data.shapes import Shapes
 
 CLASSES = 4
 SIZE = (200, 240)
@@ -270,17 +272,66 @@ def test_processes_put_their_images_together_and_count_each_once(monkeypatch: py
     assert all(torch.equal(together[name].nan_to_num(-1), alone[name].nan_to_num(-1)) for name in alone)
 
 
-def test_masks_are_drawn_as_torchvision_draws_them() -> None:
+def pasted(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """detectron2's `paste_masks_in_image`: each mask sampled at the centres of all pixels, and cut at a half."""
+    height, width = size
+    x0, y0, x1, y1 = boxes[:, :, None].unbind(1)
+    y = (torch.arange(height) + 0.5 - y0) / (y1 - y0) * 2 - 1
+    x = (torch.arange(width) + 0.5 - x0) / (x1 - x0) * 2 - 1
+    shape = (len(masks), height, width)
+    grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], 3)
+    return F.grid_sample(masks[:, None], grid, align_corners=False)[:, 0] >= 0.5
+
+
+def detections_of(boxes: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    count = len(boxes)
+    return {"boxes": boxes, "masks": masks, "labels": torch.zeros(count).long(), "scores": torch.ones(count)}
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_masks_are_pasted_as_detectron2_pastes_them(hard: bool) -> None:
     torch.manual_seed(0)
-    masks = torch.nn.functional.interpolate(torch.rand(12, 1, 5, 5), 28, mode="bicubic")[:, 0].clamp(0, 1)
-    corners = torch.rand(12, 2) * 90 - 10
-    boxes = torch.cat([corners, corners + torch.rand(12, 2) * 60 + 0.3], 1).clamp(0, 80)
-    boxes[:, 3].clamp_(max=70)
-    detections = {"boxes": boxes, "masks": masks, "labels": torch.zeros(12).long(), "scores": torch.rand(12)}
-    found = at_own_size(detections, (70, 80), (1.0, 1.0))
-    drawn = np.stack([rle.decode(mask) for mask in found.masks])
-    theirs = (paste_masks_in_image(masks[:, None], boxes, (70, 80))[:, 0] > 0.5).numpy()
-    assert (drawn == theirs).all()
+    masks = F.interpolate(torch.rand(40, 1, 5, 5), 28, mode="bicubic")[:, 0].clamp(0, 1)
+    corners = torch.rand(40, 2) * 90 - 10
+    boxes = torch.cat([corners, corners + torch.rand(40, 2) * 60 + 0.3], 1)
+    boxes[:, 0::2].clamp_(0, 80)
+    boxes[:, 1::2].clamp_(0, 70)
+    if hard:  # many places are then exactly between 0 and 1
+        masks, boxes = (masks > 0.5).float(), boxes.round()
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
+    masks = masks[: len(boxes)]
+    seen = at_own_size(detections_of(boxes, masks), (70, 80), (1.0, 1.0))
+    drawn = np.stack([rle.decode(mask) for mask in seen.masks])
+    assert (drawn == pasted(masks, boxes, (70, 80)).numpy()).all()
     # An image in memory of half the size gives the same in the whole one, twice as large.
-    double = at_own_size(detections | {"boxes": boxes / 2}, (70, 80), (0.5, 0.5))
-    assert double.masks == found.masks
+    double = at_own_size(detections_of(boxes / 2, masks), (70, 80), (0.5, 0.5))
+    assert double.masks == seen.masks
+
+
+def test_a_box_beyond_the_image_shows_nothing() -> None:
+    boxes = torch.tensor([[90.0, 10, 95, 20], [10, 10, 10, 20], [0, 0, 4, 4]])
+    seen = at_own_size(detections_of(boxes, torch.ones(3, 28, 28)), (70, 80), (1.0, 1.0))
+    assert rle.area(list(seen.masks)).tolist() == [0, 0, 16]
+
+
+def test_masks_that_cells_can_show_are_pasted_back_whole() -> None:
+    """The truth, cut to 28 x 28 cells of its box and pasted back, is itself; the limit of what a network can reach."""
+    data = Shapes(train_count=1, test_count=30, image_size=64)
+    data.choose_target("instances", "x")
+    images = data.load(train=False)
+    metric = AveragePrecision(len(images.classes))
+    for objects in images.objects:
+        boxes = torch.from_numpy(objects.boxes).float()
+        boxes[:, 2:] += boxes[:, :2]
+        masks = torch.from_numpy(rle.decode(list(objects.truth)).transpose(2, 0, 1).copy()).float()
+        regions = torch.cat([torch.arange(len(boxes))[:, None], boxes], 1)
+        cut = roi_align(masks[:, None], regions, (28, 28), sampling_ratio=-1, aligned=True)[:, 0]
+        seen = at_own_size(
+            detections_of(boxes, cut) | {"labels": torch.from_numpy(objects.classes)}, objects.size, objects.scale
+        )
+        theirs = pasted(cut, boxes, objects.size).numpy()
+        assert (np.stack([rle.decode(mask) for mask in seen.masks]) == theirs).all()
+        metric.update([seen], [objects])
+    figures = metric.compute()
+    assert figures["mask_map"].item() == pytest.approx(1)
+    assert figures["box_map"].item() == pytest.approx(1)
