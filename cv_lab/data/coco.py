@@ -28,7 +28,8 @@ class Coco(ImageData):
         train_json: their annotations.
         test_folder: of the test images.
         test_json: their annotations, of the same categories.
-        classes: the categories to take: names, or a number n for the n with most training objects; None for all.
+        classes: the categories to take: names, one name, or a number n for the n with most training objects; None for
+            all.
         train_images: take so many of the training images at most, drawn by the seed; None for all.
         test_images: likewise of the test images.
         image_size: height and width in pixels.
@@ -47,7 +48,7 @@ class Coco(ImageData):
         train_json: str,
         test_folder: str,
         test_json: str,
-        classes: Sequence[str] | int | None = None,
+        classes: Sequence[str] | str | int | None = None,
         train_images: int | None = None,
         test_images: int | None = None,
         image_size: Sequence[int] = (320, 320),
@@ -61,6 +62,21 @@ class Coco(ImageData):
         self.limits = {True: train_images, False: test_images}
         self.wanted, self.strict = classes, strict
         self.categories: list[Record] | None = None  # in the order of the classes
+
+    def setup(self, stage: str | None = None) -> None:
+        """See :meth:`~cv_lab.data.base.ImageData.setup`.
+
+        Raises:
+            ValueError: if no image of a split holds an object: there is nothing to learn from, or to judge by.
+        """
+        super().setup(stage)
+        for name, images in (("train", self.train), ("validate", self.val), ("test", self.test)):
+            assert isinstance(images, InstanceImages)
+            if images.class_counts().sum() == 0:
+                raise ValueError(
+                    f"none of the {len(images)} images to {name} on holds an object of {', '.join(self.classes)}: take "
+                    "more images (data.train_images, data.test_images), or other categories (data.classes)"
+                )
 
     def load(self, train: bool) -> InstanceImages:
         """Decode one split.

@@ -35,11 +35,15 @@ class Task(LightningModule):
         classes: names of the classes that it tells apart.
         optimizer: makes the optimizer from an iterator of parameters.
         scheduler: makes a schedule from the optimizer and the number of all steps; stepped once a step.
+
+    Raises:
+        ValueError: if there are fewer classes than the task needs.
     """
 
     monitor: str
     mode: str
     target = "label"  # or "mask", or "instances": what of an image it learns, see ImageData.choose_target
+    fewest_classes = 2
     details: tuple[str, ...] = ()  # metrics that are logged, but left out of the line that tells of an epoch
 
     def __init__(
@@ -50,6 +54,11 @@ class Task(LightningModule):
         scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__()
+        if len(classes) < self.fewest_classes:
+            raise ValueError(
+                f"{type(self).__name__} tells classes apart and needs at least {self.fewest_classes}, but the data has "
+                f"{len(classes)} ({', '.join(classes)}): add images of another class, or make the background a class"
+            )
         # Convolutions on CPUs and on tensor cores are fastest with channels last.
         self.model = model.to(memory_format=torch.channels_last)
         self.classes = tuple(classes)

@@ -66,6 +66,7 @@ class InstanceSegmentation(Task):
     monitor = "val/mask_map"
     mode = "max"
     target = "instances"
+    fewest_classes = 1  # it tells objects from the background
     details = (
         "dropped_boxes",
         *(f"loss_{name}" for name in LOSSES.values()),
