@@ -145,8 +145,14 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     }
     log.info("%s", Path(os.path.relpath(record.folder)))
     log.info(
-        "%s classes, %s / %s / %s images to train on, validate and test, %s parameters to train, on %s",
-        *(len(task.classes), *sizes.values(), f"{parameters['trained']:,}", record.fields["device"]),
+        "%s %s, %s / %s / %s images to train on, validate and test, %s parameters to train, on %s",
+        *(
+            len(task.classes),
+            "class" if len(task.classes) == 1 else "classes",
+            *sizes.values(),
+            f"{parameters['trained']:,}",
+            record.fields["device"],
+        ),
     )
 
     size = tuple(data.normalise(data.val.images[:1]).shape)
