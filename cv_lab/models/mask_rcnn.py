@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torchvision
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -54,6 +55,9 @@ class InstanceSegmenter(nn.Module):
         network.transform = None
         self.network, self.classifier = network, classifier
         self._extractor = [extractor]  # in a list, so that it is not registered twice
+        # torchvision computes boxes in the precision of what the heads say: bfloat16 has whole pixels beyond 128.
+        for head in (network.rpn.head, network.roi_heads.box_predictor, network.roi_heads.mask_predictor):
+            head.register_forward_hook(lambda module, args, output: apply_to_collection(output, Tensor, Tensor.float))
 
     def forward(self, images: Tensor) -> list[Detections]:
         return self._detect(self._features(images), images)

@@ -51,6 +51,27 @@ def test_any_classifier_is_a_backbone(backbone: Callable[..., nn.Module]) -> Non
     assert 0 <= found["masks"].min() <= found["masks"].max() <= 1
 
 
+def test_mixed_precision_does_not_round_boxes() -> None:
+    """In bfloat16 they would have whole pixels beyond 128."""
+    torch.manual_seed(0)
+    network = light(box_score_thresh=0.0, detections=50, proposals=200).eval()
+    images = torch.randn(1, 3, 256, 256)
+    boxes, losses = [], []
+    for mixed in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            torch.manual_seed(0)
+            masks = torch.zeros(1, 256, 256, dtype=torch.uint8)
+            masks[:, 200:230, 200:230] = 1
+            target = {"boxes": torch.tensor([[200.0, 200, 230, 230]]), "labels": torch.tensor([0]), "masks": masks}
+            part, (found,) = network.losses_and_detections(images, [target])
+            losses.append({name: value.double().item() for name, value in part.items()})
+            assert {value.dtype for value in part.values()} == {torch.float32}
+            boxes.append(found["boxes"])
+    distance = (boxes[1][:, None] - boxes[0]).abs().amax(2).amin(1)  # of each box to the nearest of full precision
+    assert distance.median() < 0.02
+    assert losses[1] == pytest.approx(losses[0], rel=0.03, abs=1e-3)
+
+
 def has_learnt(network: InstanceSegmenter, images: Tensor, targets: list[dict[str, Tensor]]) -> bool:
     with torch.no_grad():
         found, nothing = network.eval()(images)
