@@ -66,7 +66,7 @@ def test_norms_and_biases_may_be_spared_in_every_task(overrides: list[str]) -> N
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_spares_norms(name: str) -> None:
-    task = build(f"optimizer={name}", "model.width=4", "lr=1e-2", *SPARED)
+    task = build(f"optimizer={name}", "model=small_resnet", "model.width=4", "lr=1e-2", *SPARED)
     optimizer = task.make_optimizer()
     assert set(decays(optimizer).values()) == {0.0, 0.1}
     before = {name: p.clone() for name, p in task.named_parameters()}
@@ -121,7 +121,7 @@ def test_adamw_has_torchs_weight_decay_unless_another_is_given() -> None:
 
 
 def test_a_record_tells_the_weight_decay_in_effect(train: Train) -> None:
-    study = train("-m", *TINY, *PLAIN, "optimizer=adam,adamw", "model.width=4")
+    study = train("-m", *TINY, *PLAIN, "optimizer=adam,adamw", "model=small_cnn", "model.width=4")
     recorded = {
         (parameters := read_json(path)["parameters"])["optimizer"]: parameters["weight_decay"]
         for path in study.glob("*/trial.json")
