@@ -190,16 +190,18 @@ def test_a_window_of_the_whole_image_changes_nothing() -> None:
     assert torch.equal(after["mask"], before["mask"])
 
 
-def test_resized_crops_wait_for_no_device() -> None:
+@pytest.mark.parametrize("size", [0.5, 1.5])
+def test_resized_crops_wait_for_no_device(size: float) -> None:
     """On "meta" there are no values to wait for: whatever asks for one raises."""
     batch = {"image": torch.empty(2, 3, 16, 16, dtype=torch.uint8, device="meta")}
     batch["mask"] = batch["image"][:, 0]
     batch["masks"] = batch["image"].repeat(1, 2, 1, 1)
-    after = RandomResizedCrop((0.5, 1.5), size=0.5)(batch)
+    after = RandomResizedCrop((0.5, 1.5), size=size)(batch)
+    side = int(16 * size)
     assert {name: tuple(value.shape) for name, value in after.items()} == {
-        "image": (2, 3, 8, 8),
-        "mask": (2, 8, 8),
-        "masks": (2, 6, 8, 8),
+        "image": (2, 3, side, side),
+        "mask": (2, side, side),
+        "masks": (2, 6, side, side),
     }
 
 
