@@ -105,6 +105,9 @@ class RandomResizedCrop:
         scale: range of the window's area as a share of the image's.
         ratio: range of the window's width by height, relative to the image's.
         size: of the result, as a share of the image's height and width.
+
+    Raises:
+        ValueError: if a range does not run from a lower to a higher positive number, or `size` is not positive.
     """
 
     def __init__(
@@ -113,6 +116,13 @@ class RandomResizedCrop:
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         size: float = 1.0,
     ) -> None:
+        for name, (low, high) in {"scale": scale, "ratio": ratio}.items():
+            if not 0 < low <= high:
+                raise ValueError(
+                    f"{name}=[{low},{high}] of a resized crop must be two positive numbers, the lower first"
+                )
+        if size <= 0:
+            raise ValueError(f"size={size} of a resized crop must be positive: 1.0 keeps the image's")
         self.scale, self.ratio, self.size = scale, ratio, size
         self.longest = max(1.0, math.sqrt(scale[1]))  # side of a window, as a share of the image's
 

@@ -1,5 +1,7 @@
 """Batched augmentation draws what torchvision draws, for each sample by itself."""
 
+from typing import Any
+
 import pytest
 import torch
 from torchvision.transforms import v2
@@ -213,6 +215,15 @@ def test_resized_crops_are_scaled_to_a_size_of_their_own() -> None:
     assert whole["image"].shape == (2, 3, 8, 8)
     assert whole["mask"].shape == (2, 8, 8)
     assert whole["mask"].eq(5).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"scale": (1.0, 0.4)}, {"scale": (-0.1, 1.0)}, {"ratio": (4 / 3, 3 / 4)}, {"ratio": (0, 1)}, {"size": 0}],
+)
+def test_impossible_windows_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))}=.* of a resized crop must be"):
+        RandomResizedCrop(**options)
 
 
 def test_what_a_crop_shows_beyond_the_image_is_unlabelled() -> None:
