@@ -105,6 +105,9 @@ class RandomResizedCrop:
         scale: range of the window's area as a share of the image's.
         ratio: range of the window's width by height, relative to the image's.
         size: of the result, as a share of the image's height and width.
+
+    Raises:
+        ValueError: if a range does not run from a lower to a higher positive number, or `size` is not positive.
     """
 
     def __init__(
@@ -113,6 +116,13 @@ class RandomResizedCrop:
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         size: float = 1.0,
     ) -> None:
+        for name, (low, high) in {"scale": scale, "ratio": ratio}.items():
+            if not 0 < low <= high:
+                raise ValueError(
+                    f"{name}=[{low},{high}] of a resized crop must be two positive numbers, the lower first"
+                )
+        if size <= 0:
+            raise ValueError(f"size={size} of a resized crop must be positive: 1.0 keeps the image's")
         self.scale, self.ratio, self.size = scale, ratio, size
         self.longest = max(1.0, math.sqrt(scale[1]))  # side of a window, as a share of the image's
 
@@ -124,15 +134,14 @@ class RandomResizedCrop:
             _Resampled(start, length, side, round(self.longest * side) - side, max(1, round(self.size * side)))
             for start, length, side in zip(*windows, sides, strict=True)
         ]
-        weights = [axis.bilinear() for axis in axes]
-        batch = {**batch, "image": torch.einsum("nyh,nchw,nxw->ncyx", weights[0], images.float(), weights[1])}
+        batch = {**batch, "image": _interpolated(images.float(), *axes)}
         (rows, rows_seen), (columns, columns_seen) = (axis.nearest() for axis in axes)
         seen = rows_seen[:, None, :, None] & columns_seen[:, None, None, :]
+        places = (rows[:, :, None] * sides[1] + columns[:, None, :]).flatten(1)[:, None]
 
         def move(pixels: Tensor, fill: int) -> Tensor:
-            n, m = (torch.arange(count, device=pixels.device) for count in pixels.shape[:2])
-            moved = pixels[n[:, None, None, None], m[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
-            return torch.where(seen, moved, fill)
+            moved = pixels.flatten(2).gather(2, places.expand(-1, pixels.shape[1], -1))
+            return torch.where(seen, moved.unflatten(2, seen.shape[2:]), fill)
 
         if "mask" in batch:
             batch["mask"] = move(batch["mask"][:, None], IGNORE)[:, 0]
@@ -185,10 +194,25 @@ class _Resampled:
     margin: int
     size: int
 
+    @property
+    def may_shrink(self) -> bool:
+        """Whether a window may have more pixels than it is scaled to."""
+        return self.side + self.margin > self.size
+
     def _centres(self) -> Tensor:
         """Where the middles of the new pixels lie among the old ones, float (N, size)."""
         middles = torch.arange(self.size, device=self.start.device) + 0.5
         return self.start[:, None] + middles * self.length[:, None] / self.size
+
+    def grid(self) -> Tensor:
+        """Where `torch.nn.functional.grid_sample` takes the new pixels from, float (N, size).
+
+        No place is closer to the window's edge than the middle of its last pixel, so that nothing is mixed with what
+        lies beyond the window.
+        """
+        start = self.start[:, None]
+        middles = self._centres().clamp(start + 0.5, start + self.length[:, None] - 0.5)
+        return middles * (2 / self.side) - 1
 
     def bilinear(self) -> Tensor:
         """The weight of each old pixel in each new one, float (N, size, side).
@@ -207,6 +231,17 @@ class _Resampled:
         """The old pixel that each new one lies in, int64 (N, size), and whether there is one, bool (N, size)."""
         place = self._centres().floor().long()
         return place.clamp(0, self.side - 1), (place >= 0) & (place < self.side)
+
+
+def _interpolated(images: Tensor, rows: _Resampled, columns: _Resampled) -> Tensor:
+    """Windows of `images`, float (N, C, H, W), scaled to float (N, C, rows.size, columns.size).
+
+    Windows that only grow need two pixels a side for each new one, and `grid_sample` is several times as fast.
+    """
+    if rows.may_shrink or columns.may_shrink:
+        return torch.einsum("nyh,nchw,nxw->ncyx", rows.bilinear(), images, columns.bilinear())
+    grid = torch.broadcast_tensors(columns.grid()[:, None, :], rows.grid()[:, :, None])
+    return F.grid_sample(images, torch.stack(grid, 3), align_corners=False)
 
 
 class ColourJitter:

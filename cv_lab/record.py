@@ -252,6 +252,8 @@ def parameters(config: DictConfig, choices: dict[str, Any], overrides: list[str]
     """What trials are compared by: the chosen group options, the top-level knobs, and every other value overridden."""
     chosen = {group: choices[group] for group in GROUPS if choices.get(group) is not None}
     knobs = {name: config[name] for name in KNOBS}
+    # What is in effect: the knob is only what the optimizer follows unless ``optimizer.weight_decay`` is overridden.
+    knobs["weight_decay"] = OmegaConf.select(config, "optimizer.weight_decay")
     others: dict[str, Any] = {}
     for override in overrides:
         key, text = split_override(override)

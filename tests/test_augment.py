@@ -1,5 +1,7 @@
 """Batched augmentation draws what torchvision draws, for each sample by itself."""
 
+from typing import Any
+
 import pytest
 import torch
 from torchvision.transforms import v2
@@ -190,16 +192,18 @@ def test_a_window_of_the_whole_image_changes_nothing() -> None:
     assert torch.equal(after["mask"], before["mask"])
 
 
-def test_resized_crops_wait_for_no_device() -> None:
+@pytest.mark.parametrize("size", [0.5, 1.5])
+def test_resized_crops_wait_for_no_device(size: float) -> None:
     """On "meta" there are no values to wait for: whatever asks for one raises."""
     batch = {"image": torch.empty(2, 3, 16, 16, dtype=torch.uint8, device="meta")}
     batch["mask"] = batch["image"][:, 0]
     batch["masks"] = batch["image"].repeat(1, 2, 1, 1)
-    after = RandomResizedCrop((0.5, 1.5), size=0.5)(batch)
+    after = RandomResizedCrop((0.5, 1.5), size=size)(batch)
+    side = int(16 * size)
     assert {name: tuple(value.shape) for name, value in after.items()} == {
-        "image": (2, 3, 8, 8),
-        "mask": (2, 8, 8),
-        "masks": (2, 6, 8, 8),
+        "image": (2, 3, side, side),
+        "mask": (2, side, side),
+        "masks": (2, 6, side, side),
     }
 
 
@@ -211,6 +215,15 @@ def test_resized_crops_are_scaled_to_a_size_of_their_own() -> None:
     assert whole["image"].shape == (2, 3, 8, 8)
     assert whole["mask"].shape == (2, 8, 8)
     assert whole["mask"].eq(5).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"scale": (1.0, 0.4)}, {"scale": (-0.1, 1.0)}, {"ratio": (4 / 3, 3 / 4)}, {"ratio": (0, 1)}, {"size": 0}],
+)
+def test_impossible_windows_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))}=.* of a resized crop must be"):
+        RandomResizedCrop(**options)
 
 
 def test_what_a_crop_shows_beyond_the_image_is_unlabelled() -> None:

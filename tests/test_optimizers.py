@@ -12,11 +12,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cv_lab.build import build_task, plain
+from cv_lab.callbacks.diagnostics import remedies_in_use
 from cv_lab.config import register_config
 from cv_lab.files import read_json
 from cv_lab.heads import new_optimizer, train_heads
 from cv_lab.losses import CrossEntropy
 from cv_lab.optimizers import optimizer_factory
+from cv_lab.record import parameters
 from cv_lab.tasks.base import Task
 from tests.conftest import PLAIN, ROOT, TINY
 
@@ -66,7 +68,7 @@ def test_norms_and_biases_may_be_spared_in_every_task(overrides: list[str]) -> N
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_spares_norms(name: str) -> None:
-    task = build(f"optimizer={name}", "model=small_cnn", "model.width=4", "lr=1e-2", *SPARED)
+    task = build(f"optimizer={name}", "model=small_resnet", "model.width=4", "lr=1e-2", *SPARED)
     optimizer = task.make_optimizer()
     assert set(decays(optimizer).values()) == {0.0, 0.1}
     before = {name: p.clone() for name, p in task.named_parameters()}
@@ -129,6 +131,14 @@ def test_a_record_tells_the_weight_decay_in_effect(train: Train) -> None:
     assert recorded == {"adam": 0.0, "adamw": 0.01}
     losses = {read_json(path)["metrics"]["val/loss"] for path in study.glob("*/result.json")}
     assert len(losses) == 2
+
+
+def test_a_weight_decay_of_the_optimizer_alone_is_what_counts() -> None:
+    found = config("optimizer=adamw", "optimizer.weight_decay=0.3")
+    recorded = parameters(found, {"optimizer": "adamw"}, ["optimizer=adamw", "optimizer.weight_decay=0.3"])
+    assert recorded["weight_decay"] == 0.3
+    assert "weight decay" in remedies_in_use(found, {})
+    assert "weight decay" not in remedies_in_use(config("optimizer=adamw", "optimizer.weight_decay=0"), {})
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
@@ -104,7 +104,7 @@ def remedies_in_use(config: DictConfig, choices: Mapping[str, str]) -> set[str]:
         "falling rate": config.scheduler is not None,
         "gradient clipping": bool(config.trainer.gradient_clip_val),
         "strong augmentation": choices.get("augmentation") == "strong",
-        "weight decay": bool(config.weight_decay),
+        "weight decay": bool(OmegaConf.select(config, "optimizer.weight_decay")),
         "label smoothing": bool(config.label_smoothing),
         "overfitting on purpose": choices.get("debug") == "overfit",
     }

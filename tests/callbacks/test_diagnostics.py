@@ -162,7 +162,12 @@ def test_a_loss_that_explodes_is_named_at_once(tmp_path: Path) -> None:
 
 def test_what_is_in_use_already_is_not_recommended() -> None:
     config = OmegaConf.create(
-        {"scheduler": {}, "trainer": {"gradient_clip_val": 1.0}, "weight_decay": 0.1, "label_smoothing": 0.0}
+        {
+            "scheduler": {},
+            "trainer": {"gradient_clip_val": 1.0},
+            "optimizer": {"weight_decay": 0.1},
+            "label_smoothing": 0.0,
+        }
     )
     choices = {"loss": "dice_weighted_cross_entropy", "scheduler": "cosine", "augmentation": "strong"}
     in_use = remedies_in_use(config, choices)

@@ -33,6 +33,7 @@ SCHEDULES = {
     "one stage after another": ["task.trained=2", "task.unfreeze_every=1"],
     "statistics thaw": ["task.trained=2", "task.unfreeze_every=1", "task.freeze_statistics=false"],
     "head for two epochs": ["task.trained=all", "task.unfreeze_every=2"],
+    "decay and one cycle": ["task.trained=2", "task.unfreeze_every=1", "weight_decay=0.5", "scheduler=onecycle"],
     "averaged": ["task.trained=2", "task.unfreeze_every=1", "callbacks=[default,ema]", "callbacks.ema.decay=0.3"],
 }
 
@@ -111,7 +112,8 @@ def test_the_best_epoch_is_tested_and_loaded(
 
 @pytest.mark.parametrize("break_in", [1, 2])
 @pytest.mark.parametrize(
-    "schedule", ["head", "head, averaged", "one stage after another", "statistics thaw", "averaged"]
+    "schedule",
+    ["head", "head, averaged", "one stage after another", "statistics thaw", "decay and one cycle", "averaged"],
 )
 def test_a_continued_trial_ends_as_an_unbroken_one(
     train: Train, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, schedule: str, break_in: int
