@@ -3,9 +3,11 @@
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pycocotools import mask as rle
@@ -50,6 +52,16 @@ class AveragePrecision(MeanAveragePrecision):
             self.groundtruth_labels.append(torch.from_numpy(truth.classes))
             self.groundtruth_crowds.append(torch.from_numpy(truth.crowd.astype(np.int64)))
             self.groundtruth_area.append(torch.as_tensor(truth.areas, dtype=torch.float32))
+
+    def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
+        """Gather what all processes counted, in their order.
+
+        torchmetrics gathers image by image, and waits forever where one process has more images than another.
+        """
+        parts: list[Any] = [None] * dist.get_world_size(process_group)
+        dist.all_gather_object(parts, {name: getattr(self, name) for name in self._reductions}, process_group)
+        for name in self._reductions:
+            setattr(self, name, [value for part in parts for value in part[name]])
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars by name, and tensors by class.

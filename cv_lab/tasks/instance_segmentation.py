@@ -1,6 +1,7 @@
 """Instance segmentation: a box, a mask and a class for every object."""
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,7 @@ class InstanceSegmentation(Task):
     monitor = "val/mask_map"
     mode = "max"
     target = "instances"
+    refused_precisions: ClassVar[dict[str, str]] = {"bf16-true": "boxes need full precision: give bf16-mixed"}
     details = (
         "dropped_boxes",
         *(f"loss_{name}" for name in LOSSES.values()),
