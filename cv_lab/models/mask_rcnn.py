@@ -14,6 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 
+from cv_lab.losses import full_precision
 from cv_lab.models.backbones import NamedNetwork, NetworkFactory
 from cv_lab.models.cut import head_of
 from cv_lab.models.pyramid import PartlyFrozen, PyramidBackbone
@@ -91,7 +92,7 @@ class InstanceSegmenter(nn.Module):
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         features = self.network.backbone(images)
         # Boxes and what is pooled within them are computed in full precision, also where the backbone is not.
-        return {level: value.float() for level, value in features.items()}
+        return {level: full_precision(value) for level, value in features.items()}
 
     def _losses(self, features: dict[str, Tensor], images: Tensor, targets: Targets) -> dict[str, Tensor]:
         shifted = [target | {"labels": target["labels"] + 1} for target in targets]  # 0 is the background
