@@ -11,6 +11,7 @@ of their own, "masks", uint8 (N, M, H, W) of 0 and 1, they move as well; boxes a
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -89,14 +90,20 @@ class RandomHorizontalFlip:
 
 
 class RandomResizedCrop:
-    """Cut out a random window and scale it to one size, as `torchvision.transforms.RandomResizedCrop` does.
+    """Cut out a random window and scale it to one size, as `torchvision.transforms.v2.RandomResizedCrop` does.
 
-    Images are interpolated bilinearly, masks take the nearest pixel. Windows larger than the image show
-    black, unlabelled pixels around it.
+    Area, aspect and place of the window have torchvision's distribution: a window that does not fit is drawn again, ten
+    times in all, and then the largest one of an allowed aspect is cut from the centre. Images are interpolated
+    bilinearly, with antialiasing where they shrink; masks take the nearest pixel.
+
+    Two things are not torchvision's. The aspect is relative to the image's, since the result has the image's shape:
+    `ratio` is by how much objects are distorted. (torchvision's is absolute; on square images that is the same.) And
+    `scale` may exceed 1: a window's side may then be longer than the image's by the square root of the largest scale.
+    Along such a side the window contains the whole image, at a random place in black, unlabelled pixels.
 
     Args:
-        scale: range of the window's area as a share of the image's; may exceed 1.
-        ratio: range of the factor by which the window's aspect ratio differs from the image's.
+        scale: range of the window's area as a share of the image's.
+        ratio: range of the window's width by height, relative to the image's.
         size: of the result, as a share of the image's height and width.
     """
 
@@ -107,34 +114,99 @@ class RandomResizedCrop:
         size: float = 1.0,
     ) -> None:
         self.scale, self.ratio, self.size = scale, ratio, size
+        self.longest = max(1.0, math.sqrt(scale[1]))  # side of a window, as a share of the image's
 
     def __call__(self, batch: Batch) -> Batch:
         images = batch["image"]
-        n, device = len(images), images.device
+        sides = images.shape[2:]
+        windows = self.windows(len(images), sides[0], sides[1], images.device)
+        axes = [
+            _Resampled(start, length, side, round(self.longest * side) - side, max(1, round(self.size * side)))
+            for start, length, side in zip(*windows, sides, strict=True)
+        ]
+        weights = [axis.bilinear() for axis in axes]
+        batch = {**batch, "image": torch.einsum("nyh,nchw,nxw->ncyx", weights[0], images.float(), weights[1])}
+        (rows, rows_seen), (columns, columns_seen) = (axis.nearest() for axis in axes)
+        seen = rows_seen[:, None, :, None] & columns_seen[:, None, None, :]
 
-        def uniform(low: float, high: float) -> Tensor:
-            return torch.empty(n, device=device).uniform_(low, high)
+        def move(pixels: Tensor, fill: int) -> Tensor:
+            n, m = (torch.arange(count, device=pixels.device) for count in pixels.shape[:2])
+            moved = pixels[n[:, None, None, None], m[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+            return torch.where(seen, moved, fill)
 
-        area, stretch = uniform(*self.scale), uniform(*map(math.log, self.ratio)).exp().sqrt()
-        longest = max(1.0, math.sqrt(self.scale[1]))
-        width = (area.sqrt() * stretch).clamp(max=longest)  # as a share of the image's
-        height = (area.sqrt() / stretch).clamp(max=longest)
-        # A window within the image lies anywhere in it; along an axis that it exceeds, it contains the image.
-        x, y = ((1 - side).abs() * uniform(-1, 1) for side in (width, height))
-        zero = torch.zeros_like(x)
-        theta = torch.stack([torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
-        size = [round(self.size * side) for side in images.shape[2:]]
-        grid = F.affine_grid(theta, [n, 1, *size], align_corners=False)
-        batch = {**batch, "image": F.grid_sample(images.float(), grid, align_corners=False)}
         if "mask" in batch:
-            # Zeros come in from outside: labels are shifted so that the unlabelled ones are 0 meanwhile.
-            shifted = (batch["mask"][:, None] + 1).float()  # uint8: 255 becomes 0
-            moved = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)
-            batch["mask"] = moved[:, 0].to(torch.uint8) - 1
+            batch["mask"] = move(batch["mask"][:, None], IGNORE)[:, 0]
         if "masks" in batch:
-            moved = F.grid_sample(batch["masks"].float(), grid, mode="nearest", align_corners=False)
-            batch["masks"] = moved.to(torch.uint8)
+            batch["masks"] = move(batch["masks"], 0)
         return batch
+
+    def windows(
+        self, count: int, height: int, width: int, device: torch.device
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Draw `count` windows for images of `height` x `width` pixels.
+
+        Returns:
+            (top, left), (height, width): whole pixels, float (count,) each.
+        """
+        shape = (10, count)  # all tries at once
+        area = torch.empty(shape, device=device).uniform_(*self.scale)
+        stretch = torch.empty(shape, device=device).uniform_(*map(math.log, self.ratio)).exp()
+        drawn = (height * (area / stretch).sqrt()).round(), (width * (area * stretch).sqrt()).round()
+        fits = torch.ones(shape, dtype=torch.bool, device=device)
+        for length, side in zip(drawn, (height, width), strict=True):
+            fits &= (length > 0) & (length <= round(self.longest * side))
+        first, found = fits.int().argmax(0, keepdim=True), fits.any(0)
+        nearest = min(max(1.0, self.ratio[0]), self.ratio[1])  # the allowed stretch that leaves most of the image
+        corner, size = [], []
+        for length, side, whole in zip(drawn, (height, width), (1 / nearest, nearest), strict=True):
+            length = torch.where(found, length.gather(0, first)[0], round(side * min(1.0, whole)))
+            spare = side - length  # negative where the window exceeds the image
+            place = (torch.rand(count, device=device) * (spare.abs() + 1)).floor() + spare.clamp(max=0)
+            corner.append(torch.where(found, place, (spare / 2).floor()))
+            size.append(length)
+        return (corner[0], corner[1]), (size[0], size[1])
+
+
+@dataclass(frozen=True)
+class _Resampled:
+    """Windows along one axis of N images, and the pixels that they are scaled to.
+
+    Attributes:
+        start: first pixel of each window, float (N,).
+        length: pixels of each window, float (N,).
+        side: pixels of an image.
+        margin: by how many pixels windows may exceed an image at either end.
+        size: pixels to scale to.
+    """
+
+    start: Tensor
+    length: Tensor
+    side: int
+    margin: int
+    size: int
+
+    def _centres(self) -> Tensor:
+        """Where the middles of the new pixels lie among the old ones, float (N, size)."""
+        middles = torch.arange(self.size, device=self.start.device) + 0.5
+        return self.start[:, None] + middles * self.length[:, None] / self.size
+
+    def bilinear(self) -> Tensor:
+        """The weight of each old pixel in each new one, float (N, size, side).
+
+        A triangle as wide as a new pixel, or as an old one where these are wider, within the window: the filter of PIL,
+        and of `torch.nn.functional.interpolate` with ``antialias=True``.
+        """
+        places = torch.arange(-self.margin, self.side + self.margin, device=self.start.device)
+        reach = (self.length / self.size).clamp(min=1)[:, None, None]
+        weights = (1 - (places + 0.5 - self._centres()[:, :, None]).abs() / reach).clamp(min=0)
+        start, end = self.start[:, None, None], (self.start + self.length)[:, None, None]
+        weights = weights * ((places >= start) & (places < end))
+        return (weights / weights.sum(2, keepdim=True))[:, :, self.margin : self.margin + self.side]
+
+    def nearest(self) -> tuple[Tensor, Tensor]:
+        """The old pixel that each new one lies in, int64 (N, size), and whether there is one, bool (N, size)."""
+        place = self._centres().floor().long()
+        return place.clamp(0, self.side - 1), (place >= 0) & (place < self.side)
 
 
 class ColourJitter:

@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from cv_lab.losses import CrossEntropy
-from cv_lab.models.backbones import NetworkFactory
+from cv_lab.models.backbones import NetworkFactory, preprocessing_of
 from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
+from cv_lab.optimizers import optimizer_factory
 from cv_lab.tasks.base import Task
 
 PARTS = ("task", "model", "loss", "optimizer", "scheduler", "weights")
@@ -30,26 +31,25 @@ def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = Tr
         model=model,
         classes=classes,
         loss=instantiate(config.loss),
-        optimizer=instantiate(config.optimizer),
+        optimizer=optimizer_factory(plain(config.optimizer)),
         scheduler=instantiate(config.scheduler),
     )
     for loss in task.modules():
         if isinstance(loss, CrossEntropy):
             loss.make_room(len(classes))
-    if isinstance(model, NetworkFactory):
-        task.preprocessing = model.preprocessing
+    task.preprocessing = preprocessing_of(model)
     # A checkpoint may be loaded from another folder.
     weights = config.weights if config.weights in ("none", "default") else os.path.abspath(config.weights)
     if pretrained and weights != "none":
-        task.start_from(_weights(model, config, task), weights)
+        task.start_from(_weights(model, config), weights)
     # Plain values only, so that checkpoints load with weights_only=True.
     parts = {key: plain(config[key]) for key in PARTS}
     task.save_hyperparameters({"config": parts | {"weights": weights}, "classes": list(classes)})
     return task
 
 
-def _weights(model: Any, config: DictConfig, task: Task) -> dict[str, Tensor]:
-    """The weights that the config names, for the network of `task`."""
+def _weights(model: Any, config: DictConfig) -> dict[str, Tensor]:
+    """The weights that the config names, for the network that `model` makes."""
     if config.weights != "default":
         state = read_state_dict(config.weights)
     elif isinstance(model, NetworkFactory):
@@ -59,7 +59,7 @@ def _weights(model: Any, config: DictConfig, task: Task) -> dict[str, Tensor]:
             f"{config.model._target_} has no published weights: give weights=FILE, weights=none, or a network that has "
             "some (model=torchvision, model=timm)"
         )
-    return model.adapt(state, task.network) if isinstance(model, NetworkFactory) else state
+    return model.adapt(state) if isinstance(model, NetworkFactory) else state
 
 
 def plain(value: Any) -> Any:

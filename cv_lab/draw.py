@@ -363,7 +363,7 @@ def beside(pictures: Sequence[Image.Image], title: str, gap: int = 6) -> Image.I
 
 
 def precision_recall(precision: NDArray[np.floating], names: Sequence[str], title: str) -> Image.Image:
-    """Curves of precision by recall, the mean in black; up to ten classes are told apart by colour.
+    """Curves of precision by recall, the mean of several in black; up to ten classes are told apart by colour.
 
     Args:
         precision: (R, K), in 0..1, at recalls evenly from 0 to 1; NaN for a class without samples.
@@ -380,9 +380,10 @@ def precision_recall(precision: NDArray[np.floating], names: Sequence[str], titl
     for color, k in zip(palette(len(present)) / 255, present.tolist(), strict=True):
         style = {"color": color, "linewidth": 1.4, "label": names[k]} if few else {"color": "0.8", "linewidth": 0.8}
         axes.plot(recall, precision[:, k], **style)
-    if len(present):
+    if len(present) > 1:
         mean = precision[:, present].mean(1)
         axes.plot(recall, mean, color="black", linewidth=2, label=f"mean of {len(present)} classes")
+    if len(present):
         axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)

@@ -69,9 +69,16 @@ class FeatureData(ImageData):
     """
 
     def __init__(self, data: ImageData, features: dict[str, Tensor], key: str) -> None:
-        super().__init__(data.batch_size, None, data.validation, seed=data.seed, resident=data.resident)
+        super().__init__(
+            data.batch_size,
+            None,
+            data.validation,
+            seed=data.seed,
+            resident=data.resident,
+            preprocessing=data.preprocessing,
+        )
         self.key, self.whole_epochs = key, False
-        self.mean, self.std, self.classes, self.preprocessing = data.mean, data.std, data.classes, data.preprocessing
+        self.mean, self.std, self.classes = data.mean, data.std, data.classes
         self.train, self.val, self.test = (FeatureRows(getattr(data, s), features[s]) for s in SPLITS)
 
     def load(self, train: bool) -> InMemoryImages:
@@ -127,7 +134,7 @@ def with_features(
         "format": FORMAT,
         "backbone": name,
         "weights": task.backbone_hash(),
-        "layer": f"input of {task.model.cut_at}",  # behind the network's own pooling
+        "layer": f"input of {' and '.join(task.model.cut_at)}",  # behind the network's own pooling
         "preprocessing": data.preprocessing.over(data.mean, data.std).describe(),
         "precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,  # they round differently

@@ -25,6 +25,7 @@ from cv_lab.data.in_memory import train_loader
 from cv_lab.features import FeatureData
 from cv_lab.losses import CrossEntropy
 from cv_lab.mapped import find_or_compute
+from cv_lab.optimizers import optimizer_factory
 from cv_lab.row_optimizers import row_kind
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def train_heads(
         labels: int64 (N,).
         epochs: the samples of each batch of each epoch, int64 (steps, B).
         loss: of logits (B, K) and labels (B,).
-        optimizers: H, with options that :func:`~cv_lab.row_optimizers.row_kind` knows.
+        optimizers: H, see :func:`new_optimizer`, with options that :func:`~cv_lab.row_optimizers.row_kind` knows.
         rates: float (all steps + 1, H), the learning rate before each step, and after the last.
 
     Yields:
@@ -95,9 +96,10 @@ def train_heads(
     updates, begin = [], 0
     for kind, group in groupby(order, key=kinds.__getitem__):
         assert kind is not None
-        groups = [optimizers[head].param_groups[0] for head in group]
+        groups = [optimizers[head].param_groups for head in group]
         part = slice(begin, begin + len(groups))
-        updates.append((part, kind(groups, rows[part])))
+        decaying = _decaying([len(its) > 1 for its in groups], start)
+        updates.append((part, kind([its[0] for its in groups], rows[part], decaying)))
         begin = part.stop
     rates = rates[:, order].to(start).unsqueeze(2)
     offsets = torch.arange(heads, device=start.device) * classes**2
@@ -123,6 +125,15 @@ def train_heads(
         failed = torch.where((failed == 0) & wrong.any(0), first, failed)
         told = torch.stack([table[0], table.double().mean(0).float(), rates[step, :, 0], failed], dim=1)
         yield torch.cat([rows, counts, told], dim=1).cpu()[back]
+
+
+def _decaying(spared: Sequence[bool], like: Tensor) -> Tensor | float:
+    """Where weight decay applies, float (H, M): 1, but 0 for the biases of heads that are `spared`."""
+    if not any(spared):
+        return 1.0
+    decaying = like.new_ones(len(spared), *like.shape)
+    decaying[:, :, -1] = 1 - like.new_tensor(spared)[:, None]
+    return decaying.flatten(1)
 
 
 def _slopes_and_losses(logits: Tensor, labels: Tensor, loss: CrossEntropy) -> tuple[Tensor, Tensor]:
@@ -232,8 +243,12 @@ class Heads:
 
 
 def new_optimizer(point: dict[str, Any]) -> Optimizer:
-    """The optimizer of a trial, over a parameter that nobody uses: it carries the options."""
-    return instantiate(point["optimizer"])([nn.Parameter(torch.zeros(1))])
+    """The optimizer of a trial, over a weight and a bias that nobody uses: it carries the options.
+
+    It has a second group, for the bias, where that does not decay.
+    """
+    weight, bias = nn.Parameter(torch.zeros(1, 1)), nn.Parameter(torch.zeros(1))
+    return optimizer_factory(point["optimizer"])([{"params": [weight, bias]}])
 
 
 def _digest(*tensors: Tensor) -> str:

@@ -1,11 +1,33 @@
 """Metrics that cost little per step: tensors are added to in the step, and read once at the end of the epoch."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+import torchmetrics
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from cv_lab.losses import full_precision, ignore_index
+
+
+class Metric(torchmetrics.Metric):
+    """torchmetrics' metric, but results keep their shape.
+
+    torchmetrics makes a scalar of every tensor of one element that :meth:`compute` returns, so that figures by class
+    would lose their axis where there is one class.
+    """
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        wrapped = super()._wrap_compute(lambda: _Hidden(compute()))
+        return lambda: wrapped().value
+
+
+class _Hidden:
+    """Keeps a result from torchmetrics, which looks for tensors in collections alone."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class ConfusionMatrix(Metric):
@@ -42,7 +64,7 @@ class ConfusionMatrix(Metric):
 
     def compute(self) -> Tensor:
         """The counts, int64 (K, K): rows are the truth, columns the prediction."""
-        return self.counts
+        return self.counts.clone()
 
 
 def _bincount(values: Tensor, minlength: int) -> Tensor:

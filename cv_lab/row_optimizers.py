@@ -19,13 +19,14 @@ class RowOptimizer(ABC):
     Args:
         groups: for each row the parameter group of the optimizer that it stands for.
         like: parameters, of whose shape and device the state is.
+        decaying: 1 for parameters that decay and 0 for others, float (R, M); by default all do.
     """
 
     unsupported: tuple[str, ...] = ("maximize", "differentiable")  # options that must not be set
 
-    def __init__(self, groups: Sequence[Mapping[str, Any]], like: Tensor) -> None:
+    def __init__(self, groups: Sequence[Mapping[str, Any]], like: Tensor, decaying: Tensor | float = 1.0) -> None:
         self.groups, self.like = groups, like
-        self.weight_decay = self.column("weight_decay")
+        self.weight_decay = self.column("weight_decay") * decaying
 
     def column(self, option: str) -> Tensor:
         """An option of each row, float (R, 1)."""
@@ -41,8 +42,8 @@ class RowSGD(RowOptimizer):
 
     unsupported = (*RowOptimizer.unsupported, "dampening")
 
-    def __init__(self, groups: Sequence[Mapping[str, Any]], like: Tensor) -> None:
-        super().__init__(groups, like)
+    def __init__(self, groups: Sequence[Mapping[str, Any]], like: Tensor, decaying: Tensor | float = 1.0) -> None:
+        super().__init__(groups, like, decaying)
         self.momentum, self.nesterov = self.column("momentum"), self.column("nesterov")
         self.buffer = torch.zeros_like(like)
 
@@ -58,8 +59,8 @@ class RowAdam(RowOptimizer):
 
     unsupported = (*RowOptimizer.unsupported, "amsgrad")
 
-    def __init__(self, groups: Sequence[Mapping[str, Any]], like: Tensor) -> None:
-        super().__init__(groups, like)
+    def __init__(self, groups: Sequence[Mapping[str, Any]], like: Tensor, decaying: Tensor | float = 1.0) -> None:
+        super().__init__(groups, like, decaying)
         betas = torch.tensor([group["betas"] for group in groups], dtype=torch.float64, device=like.device)
         self.betas = betas.unsqueeze(2).unbind(1)  # twice (R, 1), double as torch computes its corrections
         self.beta1, self.beta2 = (beta.to(like) for beta in self.betas)
@@ -85,8 +86,8 @@ class RowRMSprop(RowOptimizer):
 
     unsupported = (*RowOptimizer.unsupported, "centered")
 
-    def __init__(self, groups: Sequence[Mapping[str, Any]], like: Tensor) -> None:
-        super().__init__(groups, like)
+    def __init__(self, groups: Sequence[Mapping[str, Any]], like: Tensor, decaying: Tensor | float = 1.0) -> None:
+        super().__init__(groups, like, decaying)
         self.alpha, self.eps, self.momentum = self.column("alpha"), self.column("eps"), self.column("momentum")
         self.square, self.buffer = torch.zeros_like(like), torch.zeros_like(like)
 
@@ -108,5 +109,5 @@ _KINDS: dict[type[Optimizer], type[RowOptimizer]] = {
 def row_kind(optimizer: Optimizer) -> type[RowOptimizer] | None:
     """What computes the same as `optimizer` by row; None if there is no such thing, or not with its options."""
     kind = _KINDS.get(type(optimizer))
-    (group,) = optimizer.param_groups
+    group = optimizer.param_groups[0]
     return None if kind is None or any(group[option] for option in kind.unsupported) else kind

@@ -17,7 +17,7 @@ def one_cycle(
     The momentum stays as the optimizer has it: cycling it as well is torch's default, but not what most recipes do.
     """
     # Groups that an optimizer holds at another rate (a backbone below its head) keep their ratio to it.
-    highest = max(group["lr"] for group in optimizer.param_groups)
+    highest = max(group["lr"] for group in optimizer.param_groups) or 1.0  # a rate of 0 stays 0
     return OneCycleLR(
         optimizer,
         max_lr=[max_lr * group["lr"] / highest for group in optimizer.param_groups],

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeVar
 
+from cv_lab.config import split_override
 from cv_lab.files import read_json
 from cv_lab.record import is_alive
 
@@ -45,6 +46,21 @@ def varied(trials: Sequence[Trial]) -> list[str]:
         return [o.lstrip("+").partition("=")[0] for o in trials[0].record["overrides"]]
     names = dict.fromkeys(name for trial in trials for name in trial.record["parameters"])
     return [name for name in names if len({str(t.record["parameters"].get(name)) for t in trials}) > 1]
+
+
+def implied(trials: Sequence[Trial], names: Sequence[str]) -> list[str]:
+    """Those of the varied parameters `names` that were not asked for, but follow from another that was.
+
+    ``optimizer=adam,adamw`` varies the weight decay as well, since AdamW has one of its own.
+    """
+    asked = {split_override(override)[0] for trial in trials for override in trial.record.get("overrides") or []}
+
+    def follows(name: str, other: str) -> bool:
+        pairs = {tuple(str(t.record["parameters"].get(key)) for key in (other, name)) for t in trials}
+        return len(pairs) == len({value for value, _ in pairs})
+
+    others = [other for other in names if other in asked and other != "seed"]
+    return [name for name in names if name not in asked and any(follows(name, other) for other in others)]
 
 
 def print_trial(trial: Trial) -> None:

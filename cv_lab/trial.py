@@ -38,6 +38,7 @@ from cv_lab.data.base import ImageData
 from cv_lab.features import with_features
 from cv_lab.files import write_json
 from cv_lab.memory import keep_large_blocks
+from cv_lab.models.backbones import preprocessing_of
 from cv_lab.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
 from cv_lab.seeds import seed_all
 from cv_lab.shared_heads import share_heads
@@ -156,11 +157,18 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     }
     log.info("%s", Path(os.path.relpath(record.folder)))
     log.info(
-        "%s classes, %s / %s / %s images to train on, validate and test, %s parameters to train, on %s",
-        *(len(task.classes), *sizes.values(), f"{parameters['trained']:,}", record.fields["device"]),
+        "%s %s, %s / %s / %s images to train on, validate and test, %s parameters to train, on %s",
+        *(
+            len(task.classes),
+            "class" if len(task.classes) == 1 else "classes",
+            *sizes.values(),
+            f"{parameters['trained']:,}",
+            record.fields["device"],
+        ),
     )
-
-    size = tuple(data.normalise(data.val.images[:1]).shape)
+    own, size = tuple(data.val.images.shape[2:]), tuple(data.normalise(data.val.images[:1]).shape)
+    scaled = "" if size[2:] == own else f", scaled to {size[2]} x {size[3]} for the network"
+    log.info("images of %s x %s pixels%s", *own, scaled)
     features = None
     if isinstance(task, Transfer):
         network = str(config.model.get("name", config.model._target_))
@@ -235,13 +243,15 @@ def _silence_warnings() -> None:
 
 def _data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     """The data, set up, and the task with the weights that it starts from."""
-    data: ImageData = instantiate(config.data)
+    # The network comes first: photographs are decoded at its size.
+    data: ImageData = instantiate(config.data, _partial_=True)(
+        preprocessing=preprocessing_of(instantiate(config.model))
+    )
     kind: type[Task] = get_class(config.task._target_)
     data.choose_target(kind.target, kind.__name__)
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
     task = build_task(config, data.classes)
-    data.preprocessing = task.preprocessing
     # What images outside the data set must be turned into, for whoever loads a checkpoint.
     size = list(data.val.images.shape[2:])
     task.save_hyperparameters({"images": {"mean": list(data.mean), "std": list(data.std), "size": size}})

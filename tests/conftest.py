@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported. Threads gain nothing on tiny data, and wait for each other where other work takes a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parent.parent
 DATA_DIR = Path(os.environ.get("CV_LAB_DATA", ROOT / "data"))
 

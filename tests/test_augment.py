@@ -109,17 +109,98 @@ def test_image_and_mask_move_together_and_masks_are_not_interpolated(transform: 
     assert len({m.numpy().tobytes() for m in mask}) > 60 or isinstance(transform, RandomHorizontalFlip)
 
 
-def test_resized_crops_have_the_scales_of_torchvisions() -> None:
+def kolmogorov_smirnov(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest distance between the distribution functions of two samples."""
+    values = torch.cat([a, b]).sort().values
+    shares = [torch.searchsorted(x.sort().values, values, right=True) / len(x) for x in (a, b)]
+    return (shares[0] - shares[1]).abs().max().item()
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "ratio"),
+    [
+        ((48, 48), (0.4, 1.0), (3 / 4, 4 / 3)),
+        ((32, 32), (0.08, 1.0), (0.5, 2.0)),
+        ((240, 320), (0.3, 1.0), (3 / 4, 4 / 3)),
+        ((40, 60), (0.8, 1.0), (1.2, 2.0)),  # few windows fit
+        ((64, 64), (0.9, 1.0), (2.0, 3.0)),  # none does
+        ((64, 64), (0.9, 1.0), (0.3, 0.4)),
+    ],
+)
+def test_resized_crops_have_torchvisions_distribution(
+    size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> None:
     torch.manual_seed(0)
-    count, size = 2_000, 32
-    columns = torch.arange(size).float().expand(count, 3, size, size) * 4
-    ours = RandomResizedCrop((0.3, 1.0))({"image": columns})["image"][:, 0]
-    reference = v2.RandomResizedCrop(size, (0.3, 1.0), antialias=True)
-    theirs = torch.stack([reference(image) for image in columns[:1000]])[:, 0]
-    # The slope along the middle row is the window's width as a share of the image's.
-    widths = [(crops[:, 16, 24] - crops[:, 16, 8]) / 16 / 4 for crops in (ours, theirs)]
-    for q in (0.1, 0.5, 0.9):
-        assert abs(widths[0].quantile(q) - widths[1].quantile(q)) < 0.04
+    count, (height, width) = 5_000, size
+    (top, left), (tall, wide) = RandomResizedCrop(scale, ratio).windows(count, height, width, torch.device("cpu"))
+    relative = (ratio[0] * width / height, ratio[1] * width / height)  # of the image's aspect, which is 1 for squares
+    reference, image = v2.RandomResizedCrop(8, scale, relative), torch.empty(3, height, width)
+    drawn = [reference.make_params([image]) for _ in range(count)]
+    theirs = {key: torch.tensor([float(window[key]) for window in drawn]) for key in drawn[0]}
+    pairs = {
+        "area": (tall * wide, theirs["height"] * theirs["width"]),
+        "aspect": (wide / tall, theirs["width"] / theirs["height"]),
+        "top": (top, theirs["top"]),
+        "left": (left, theirs["left"]),
+        "bottom": (top + tall, theirs["top"] + theirs["height"]),
+    }
+    for name, (ours, expected) in pairs.items():
+        assert kolmogorov_smirnov(ours, expected) < 1.95 * (2 / count) ** 0.5, name  # p > 0.001
+        assert ours.mean().item() == pytest.approx(expected.mean().item(), rel=0.02, abs=0.4), name
+    assert (wide == width).float().mean().item() == pytest.approx(
+        (theirs["width"] == width).float().mean().item(), abs=0.015
+    )
+
+
+@pytest.mark.parametrize("size", [1.0, 0.8, 0.37, 1.5])
+def test_resized_crops_are_the_pixels_that_torchvision_gives(size: float) -> None:
+    images = torch.randint(0, 256, (32, 3, 40, 56), dtype=torch.uint8)
+    crop = RandomResizedCrop((0.1, 1.0), (0.5, 2.0), size)
+    torch.manual_seed(1)
+    (top, left), (height, width) = crop.windows(32, 40, 56, images.device)
+    torch.manual_seed(1)
+    ours = crop({"image": images})["image"]
+    for image, found, *window in zip(images, ours, top, left, height, width, strict=True):
+        corner_and_size = [int(side) for side in window]
+        expected = v2.functional.resized_crop(
+            image.float(), *corner_and_size, size=[round(40 * size), round(56 * size)], antialias=True
+        )
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+
+
+def test_windows_beyond_the_image_are_anywhere_around_it() -> None:
+    """Along an axis that a window exceeds, it contains the image."""
+    torch.manual_seed(0)
+    (top, left), (tall, wide) = RandomResizedCrop((0.5, 2.0)).windows(4_000, 40, 40, torch.device("cpu"))
+    for start, length in ((top, tall), (left, wide)):
+        assert length.max() <= round(2**0.5 * 40)
+        beyond = length > 40
+        assert 0.3 < beyond.float().mean() < 0.7
+        assert torch.all((start <= 0) & (start + length >= 40) == beyond | (length == 40))
+        share = (-start / (length - 40))[beyond & (length > 44)]
+        assert 0.4 < share.mean() < 0.6
+        assert share.min() == 0
+        assert share.max() == 1
+
+
+def test_a_window_of_the_whole_image_changes_nothing() -> None:
+    before = blocks(4)
+    after = RandomResizedCrop((1.0, 1.0), (1.0, 1.0))(before)
+    assert torch.equal(after["image"], before["image"].float())
+    assert torch.equal(after["mask"], before["mask"])
+
+
+def test_resized_crops_wait_for_no_device() -> None:
+    """On "meta" there are no values to wait for: whatever asks for one raises."""
+    batch = {"image": torch.empty(2, 3, 16, 16, dtype=torch.uint8, device="meta")}
+    batch["mask"] = batch["image"][:, 0]
+    batch["masks"] = batch["image"].repeat(1, 2, 1, 1)
+    after = RandomResizedCrop((0.5, 1.5), size=0.5)(batch)
+    assert {name: tuple(value.shape) for name, value in after.items()} == {
+        "image": (2, 3, 8, 8),
+        "mask": (2, 8, 8),
+        "masks": (2, 6, 8, 8),
+    }
 
 
 def test_resized_crops_are_scaled_to_a_size_of_their_own() -> None:

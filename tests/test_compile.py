@@ -39,7 +39,7 @@ def outcome(study: Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, float
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_a_compiled_trial_learns_the_same(train: Train, tmp_path: Path, compiled_graphs: Callable[[], int]) -> None:
-    overrides = (*SHORT, *PLAIN, "model.width=4", "study=s")
+    overrides = (*SHORT, *PLAIN, "model=small_cnn", "model.width=4", "study=s")
     _, plain, expected = outcome(train(*overrides))
     assert compiled_graphs() == 0
     checkpoint, state, metrics = outcome(

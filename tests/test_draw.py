@@ -139,6 +139,16 @@ def test_bar_chart_draws_absent_classes_without_a_bar() -> None:
         draw.bar_chart([1.0], ["cat", "dog"], "IoU", "%")
 
 
+def test_curves_of_one_class_are_not_covered_by_their_mean() -> None:
+    def drawn(classes: int, color: tuple[int, int, int]) -> int:
+        picture = np.asarray(draw.precision_recall(np.full((101, classes), 0.5), ["cat", "dog"][:classes], "Masks"))
+        return int((picture == color).all(-1).sum())
+
+    curve = drawn(1, (0, 114, 178))
+    assert curve > 3 * drawn(2, (0, 114, 178)) > 0  # of which the legend alone is left, below the mean
+    assert drawn(2, (0, 0, 0)) > 2 * drawn(1, (0, 0, 0))
+
+
 def test_matplotlib_and_torch_are_not_imported_with_the_module() -> None:
     code = "import sys, cv_lab.draw; sys.exit(bool({'matplotlib', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cv_lab.average_precision import Found
@@ -19,6 +20,7 @@ from cv_lab.callbacks.instance_pictures import panoptic_quality
 from cv_lab.config import register_config
 from cv_lab.data.instances import from_numbered
 from cv_lab.data.shapes import Shapes
+from cv_lab.report.page import write_report
 from cv_lab.tasks.instance_segmentation import InstanceSegmentation, targets_of
 from tests.conftest import ROOT, TINY
 
@@ -65,6 +67,34 @@ def test_a_trial_leaves_figures_and_pictures(train: Train) -> None:
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
     assert {"predictions", "predictions_of_best", "precision_recall", "best", "worst"} <= set(events.Tags()["images"])
+
+
+def test_one_class_trains_and_is_reported(train: Train, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (tmp_path / "cells" / split).mkdir(parents=True)
+        content: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+        for i in range(8):
+            pixels = random.integers(0, 100, (40, 40, 3), np.uint8)
+            pixels[5:25, 10:30] += 120
+            Image.fromarray(pixels).save(tmp_path / "cells" / split / f"{i}.png")
+            content["images"].append({"id": i, "file_name": f"{i}.png", "height": 40, "width": 40})
+            outline = [10, 5, 30, 5, 30, 25, 10, 25]
+            content["annotations"].append({"id": i + 1, "image_id": i, "category_id": 1, "segmentation": [outline]})
+        categories = [{"id": 1, "name": "cell"}]
+        (tmp_path / "cells" / f"{split}.json").write_text(json.dumps({**content, "categories": categories}))
+    data = ("data=coco_folder", f"data_dir={tmp_path / 'cells'}", "data.image_size=[40,40]", "data.validation=test")
+    study = train("task=instance_segmentation", *data, "epochs=1", "batch_size=4", "pictures.score=0", *LIGHT)
+    (folder,) = (path for path in study.iterdir() if (path / "result.json").exists())
+    metrics = json.loads((folder / "result.json").read_text())["metrics"]
+    for split in ("val", "test"):
+        for kind in ("mask", "box"):
+            assert metrics[f"{split}/{kind}_ap/cell"] == pytest.approx(metrics[f"{split}/{kind}_map"], abs=1e-6)
+    with open(folder / "predictions/precision_recall.csv") as file:
+        assert list(next(csv.DictReader(file))) == ["recall", "cell"]
+    assert {"gallery.png", "average_precision.png"} <= {path.name for path in (folder / "predictions").iterdir()}
+    write_report(study)
+    assert "| cell |" in (study / "report.md").read_text()
 
 
 def test_a_classification_trial_gives_its_backbone(train: Train) -> None:

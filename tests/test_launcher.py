@@ -24,6 +24,7 @@ Train = Callable[..., Path]
 # A network of a few hundred weights; nothing is drawn.
 SMALL = (
     *TINY,
+    "model=small_cnn",
     "model._target_=tests.saboteur.DropoutNet",
     "model.width=8",
     "logger=none",

@@ -191,6 +191,14 @@ def test_focal_gradients_are_right_below_a_gamma_of_1() -> None:
     torch.autograd.gradcheck(lambda x: FocalLoss(0.5, 0.1)(x, torch.tensor([0, 1, 2, 0, 1, 2])), (logits,))
 
 
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_losses_wait_for_no_device(loss: nn.Module) -> None:
+    """On "meta" there are no values to wait for: whatever asks for one raises."""
+    logits = torch.empty(2, 4, 6, 6, device="meta", requires_grad=True)
+    loss(logits, torch.empty(2, 6, 6, dtype=torch.long, device="meta")).backward()
+    assert logits.grad is not None
+
+
 def test_a_negative_gamma_is_refused() -> None:
     with pytest.raises(ValueError, match=r"loss\.gamma=-1"):
         FocalLoss(-1)

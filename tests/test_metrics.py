@@ -1,5 +1,7 @@
 """Metrics equal torchmetrics' own."""
 
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,24 @@ def test_confusion_matrix_equals_torchmetrics_and_leaves_out_ignored() -> None:
         ours.update(predicted, truth)
         theirs.update(predicted, truth)
     assert torch.equal(ours.compute(), theirs.compute())
+
+
+def test_one_class_keeps_its_axes() -> None:
+    matrix = ConfusionMatrix(1)
+    matrix.update(torch.zeros(3).long(), torch.zeros(3).long())
+    counts = matrix.compute()
+    assert counts.tolist() == [[3]]
+    assert iou(counts).tolist() == class_accuracy(counts).tolist() == [1]
+    assert accuracy(counts) == f1(counts) == mean_iou(counts) == frequency_weighted_iou(counts) == 1
+
+
+def test_what_was_computed_stays_when_more_is_counted() -> None:
+    matrix = ConfusionMatrix(2)
+    matrix.update(torch.tensor([0, 1]), torch.tensor([0, 1]))
+    before = matrix.compute()
+    matrix.update(torch.tensor([1]), torch.tensor([0]))
+    assert before.tolist() == pickle.loads(pickle.dumps(before)).tolist() == [[1, 0], [0, 1]]
+    assert matrix.compute().tolist() == pickle.loads(pickle.dumps(matrix)).compute().tolist() == [[1, 1], [0, 1]]
 
 
 def test_a_class_cannot_be_ignored() -> None:

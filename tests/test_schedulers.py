@@ -51,3 +51,12 @@ def test_warmup_rises_then_cosine_falls() -> None:
 def test_step_divides_at_its_milestones() -> None:
     seen = [rate for (rate,) in rates(schedulers.step)]
     assert [seen[0], seen[49], seen[50], seen[75]] == pytest.approx([1.0, 1.0, 0.1, 0.01])
+
+
+def test_a_cycle_of_rate_zero_stays_at_zero() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.0)
+    schedule = schedulers.one_cycle(optimizer, total_steps=4, max_lr=0.0)
+    for _ in range(4):
+        optimizer.step()
+        schedule.step()
+        assert optimizer.param_groups[0]["lr"] == 0

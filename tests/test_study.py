@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from cv_lab.record import SCHEMA
 from cv_lab.report.read import read_study
-from cv_lab.study import by_seed, print_table
+from cv_lab.study import by_seed, implied, print_table, varied
 from cv_lab.summary import StudySummary
 
 
@@ -71,6 +71,21 @@ def test_plain_cross_entropy_is_shown_where_the_loss_is_another(
     assert head.split()[1:4] == ["train/loss", "val/loss", "val/cross_entropy"]
     assert first.split()[1:4] == ["1", "1", "1"]
     assert second.split()[1:4] == ["1", "1", "0.8"]  # no share in per cent
+
+
+def test_what_follows_from_a_swept_parameter_is_implied(tmp_path: Path) -> None:
+    for number, (optimizer, decay, lr) in enumerate(
+        [("adam", 0.0, 0.1), ("adamw", 0.01, 0.1), ("adam", 0.0, 0.2), ("sgd", 0.0, 0.2)]
+    ):
+        parameters = {"optimizer": optimizer, "weight_decay": decay, "lr": lr}
+        write_trial(tmp_path / "s", parameters, number / 10, overrides=[f"optimizer={optimizer}", f"lr={lr}"])
+        asked = [f"optimizer={optimizer}", f"weight_decay={decay}", f"lr={lr}"]
+        write_trial(tmp_path / "asked", parameters, number / 10, overrides=asked)
+    for study, expected in (("s", ["weight_decay"]), ("asked", [])):
+        trials = read_study(tmp_path / study).trials
+        names = varied(trials)
+        assert sorted(names) == ["lr", "optimizer", "weight_decay"]
+        assert implied(trials, names) == expected
 
 
 def test_without_repeated_seeds_each_trial_has_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

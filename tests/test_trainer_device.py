@@ -66,7 +66,7 @@ LIGHT = ("model.channels=8", "model.backbone.width=8", "model.box_channels=16", 
 @pytest.mark.parametrize(
     "task",
     [
-        ("model.width=8",),
+        ("model=small_cnn", "model.width=8"),
         ("task=instance_segmentation", *LIGHT, "data.train_count=40", "batch_size=8"),
         ("task=linear_probing", "model=timm", "model.name=test_resnet", "model.image_size=64", "weights=none"),
     ],

@@ -29,8 +29,8 @@ LOSSES = (
     *("dice_effective_number", "tversky", "lovasz"),
 )
 CASES = {
-    "classification": ("model.width=8",),
-    "classification on the GPU": ("model.width=8", "data.resident=true"),
+    "classification": ("model=small_cnn", "model.width=8"),
+    "classification on the GPU": ("model=small_cnn", "model.width=8", "data.resident=true"),
     "recipe": (
         *("model=whitened_cnn", "model.widths=[8,8,8]", "augmentation=strong", "label_smoothing=0.1"),
         *("callbacks=[default,ema,progressive_resize]", "callbacks.progressive_resize.sizes=[24]"),

@@ -15,29 +15,34 @@ from torch.optim.swa_utils import AveragedModel
 class ExponentialMovingAverage(EMAWeightAveraging):
     """Validate, test and save an exponential moving average of the weights.
 
-    It differs from Lightning's callback in three ways. In a test after the training it tests the average, where
+    A fixed decay needs 1 / (1 - decay) steps to forget the random weights that it starts from. With `warmup`, the decay
+    of the average's n-th update after its first is (1 + n) / (10 + n), if that is less, as in TensorFlow's
+    ``ExponentialMovingAverage``.
+
+    It differs from Lightning's callback in three more ways. In a test after the training it tests the average, where
     Lightning's loads the weights that were averaged. What does not change stays bit-equal, such as a frozen backbone,
     where Lightning's formula rounds. And it does not read a counter on the device twice in each step, which would wait
     for a GPU.
 
     Args:
         decay: share of the old average that a step keeps, in 0..1.
+        warmup: let the decay rise to that.
         options: of Lightning's `EMAWeightAveraging`.
 
     Raises:
         ValueError: if `decay` is out of range.
     """
 
-    def __init__(self, decay: float = 0.995, **options: Any) -> None:
+    def __init__(self, decay: float = 0.995, warmup: bool = True, **options: Any) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"callbacks.ema.decay={decay} must be at least 0 and below 1")
         super().__init__(decay=decay, **options)
-        self.decay = decay
+        self.decay, self.warmup = decay, warmup
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             device = self._device or pl_module.device
-            self._average_model = _Average(pl_module, self.decay, device, self._use_buffers)
+            self._average_model = _Average(pl_module, self.decay, self.warmup, device, self._use_buffers)
             trainer.precision_plugin.convert_module(self._average_model)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -47,37 +52,44 @@ class ExponentialMovingAverage(EMAWeightAveraging):
 
 
 class _Average(AveragedModel):
-    """Keeps in Python whether it has begun, so that `n_averaged`, which is on the device, is read only once.
+    """Keeps the number of updates in Python, so that `n_averaged`, which is on the device, is read only once.
 
     Args:
         model: whose values are averaged.
         decay: see :class:`ExponentialMovingAverage`.
+        warmup: see there.
         device: where the average is kept; None for that of `model`.
         use_buffers: average floating-point buffers too; others, which count batches, are always copied.
     """
 
-    begun = False
+    updates: int | None = None
 
     def __init__(
-        self, model: nn.Module, decay: float, device: torch.device | int | None = None, use_buffers: bool = True
+        self,
+        model: nn.Module,
+        decay: float,
+        warmup: bool,
+        device: torch.device | int | None = None,
+        use_buffers: bool = True,
     ) -> None:
         super().__init__(model, device, use_buffers=use_buffers)
-        self.decay = decay
+        self.decay, self.warmup = decay, warmup
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Take `model` into the average; the first time, copy it."""
-        begun = self.begun or bool(self.n_averaged > 0)  # as a checkpoint may say
+        n = int(self.n_averaged) if self.updates is None else self.updates  # a checkpoint may have brought some
+        decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
         for own, new in zip(_values(self.module, self.use_buffers), _values(model, self.use_buffers), strict=True):
-            if begun and own.is_floating_point():
-                own.lerp_(new.to(own.device), 1 - self.decay)
+            if n > 0 and own.is_floating_point():
+                own.lerp_(new.to(own.device), 1 - decay)
             else:
                 own.copy_(new)
         if not self.use_buffers:
             for own, new in zip(self.module.buffers(), model.buffers(), strict=True):
                 own.copy_(new)
         self.n_averaged += 1
-        self.begun = True
+        self.updates = n + 1
 
 
 def _values(model: nn.Module, buffers: bool) -> Iterator[Tensor]:

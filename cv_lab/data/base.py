@@ -38,6 +38,7 @@ class ImageData(LightningDataModule):
         seed: of split, subsets and the order of batches.
         resident: keep the pixels of a split on the trial's device and make its batches there: true, false, or "auto",
             which does so on a GPU if the split takes at most `SHARE` of the free memory. The batches are the same.
+        preprocessing: what images go through on their way to the network; None only normalises them.
     """
 
     mean: tuple[float, float, float]
@@ -56,6 +57,7 @@ class ImageData(LightningDataModule):
         val_subset: int | float | None = None,
         seed: int = 0,
         resident: bool | str = "auto",
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         if resident not in (True, False, "auto"):
@@ -70,7 +72,7 @@ class ImageData(LightningDataModule):
         self.resident = resident
         self.train: InMemoryImages | None = None
         self._placed: dict[InMemoryImages, InMemoryImages] = {}
-        self.preprocessing = Preprocessing()  # the trial sets that of its network
+        self.preprocessing = preprocessing or Preprocessing()
 
     def choose_target(self, target: str, task: str) -> None:
         """Give the target that `task`, a name for the message, learns from; before :meth:`setup`.

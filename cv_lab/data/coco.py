@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 from cv_lab.data.base import ImageData
 from cv_lab.data.coco_categories import choose_categories
 from cv_lab.data.coco_json import CocoJson, Problems, Record, read_coco, run_lengths
-from cv_lab.data.instances import InstanceImages, Instances
+from cv_lab.data.instances import InstanceImages, Instances, by_id
 from cv_lab.data.masks import Pixels, frames, height_and_width, read_all, read_fitting
 
 
@@ -28,7 +28,8 @@ class Coco(ImageData):
         train_json: their annotations.
         test_folder: of the test images.
         test_json: their annotations, of the same categories.
-        classes: the categories to take: names, or a number n for the n with most training objects; None for all.
+        classes: the categories to take: names, one name, or a number n for the n with most training objects; None for
+            all.
         train_images: take so many of the training images at most, drawn by the seed; None for all.
         test_images: likewise of the test images.
         image_size: height and width in pixels.
@@ -47,7 +48,7 @@ class Coco(ImageData):
         train_json: str,
         test_folder: str,
         test_json: str,
-        classes: Sequence[str] | int | None = None,
+        classes: Sequence[str] | str | int | None = None,
         train_images: int | None = None,
         test_images: int | None = None,
         image_size: Sequence[int] = (320, 320),
@@ -62,6 +63,21 @@ class Coco(ImageData):
         self.wanted, self.strict = classes, strict
         self.categories: list[Record] | None = None  # in the order of the classes
 
+    def setup(self, stage: str | None = None) -> None:
+        """See :meth:`~cv_lab.data.base.ImageData.setup`.
+
+        Raises:
+            ValueError: if no image of a split holds an object: there is nothing to learn from, or to judge by.
+        """
+        super().setup(stage)
+        for name, images in (("train", self.train), ("validate", self.val), ("test", self.test)):
+            assert isinstance(images, InstanceImages)
+            if images.class_counts().counts.sum() == 0:
+                raise ValueError(
+                    f"none of the {len(images)} images to {name} on holds an object of {', '.join(self.classes)}: take "
+                    "more images (data.train_images, data.test_images), or other categories (data.classes)"
+                )
+
     def load(self, train: bool) -> InstanceImages:
         """Decode one split.
 
@@ -75,7 +91,7 @@ class Coco(ImageData):
             every = [annotation for some in coco.annotations.values() for annotation in some]
             self.categories = choose_categories(coco.categories, every, self.wanted)
         numbers = self._numbers(coco, train)
-        names = sorted(coco.images, key=str)
+        names = sorted(coco.images, key=by_id)
         limit = self.limits[train]
         if limit is not None and limit < len(names):
             chosen = np.random.default_rng(self.seed).permutation(len(names))[:limit]
@@ -138,8 +154,8 @@ def _instances(
     scale = (shown[1] / width, shown[0] / height)
     truth = [run_lengths(annotation["segmentation"], height, width) for annotation in annotations]
     masks = [_scaled(a["segmentation"], mask, scale, shown, size) for a, mask in zip(annotations, truth, strict=True)]
-    own = rle.area(truth) if truth else ()
-    areas = [float(a.get("area", area)) for a, area in zip(annotations, own, strict=True)]
+    # One by one, since pycocotools fails at more than 255 masks.
+    areas = [float(a.get("area", rle.area(mask))) for a, mask in zip(annotations, truth, strict=True)]
     return Instances(
         record["id"],
         (height, width),

@@ -26,7 +26,8 @@ class CocoSemantic(MaskData):
 
     Args:
         root: folder with the images' folders and ``annotations``.
-        classes: the categories to paint: names, or a number n for the n with most training instances; None for all.
+        classes: the categories to paint: names, one name, or a number n for the n with most training instances; None
+            for all.
         train_images: train on so many of the training images at most, drawn by the seed; None for all.
         test_images: likewise for ``val2017``, which is the test set.
         options: see :class:`~cv_lab.data.masks.MaskData`.
@@ -35,7 +36,7 @@ class CocoSemantic(MaskData):
     def __init__(
         self,
         root: str = "data/coco",
-        classes: Sequence[str] | int | None = None,
+        classes: Sequence[str] | str | int | None = None,
         train_images: int | None = 4000,
         test_images: int | None = None,
         **options: Any,

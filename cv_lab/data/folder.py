@@ -8,7 +8,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.photos import decoded
+from cv_lab.data.photos import decoded, decoded_size
 
 
 class ImageFolder(ImageData):
@@ -16,7 +16,8 @@ class ImageFolder(ImageData):
 
     Args:
         root: folder with ``train`` and ``test``.
-        image_size: side in pixels; the largest central square of an image is scaled to it.
+        image_size: side in pixels; the largest central square of an image is scaled to it. None takes the size of
+            the network, or 64 for one that takes any.
         cache_dir: where decoded images are kept; None decodes them in each trial.
         options: see :class:`~cv_lab.data.base.ImageData`.
     """
@@ -24,9 +25,10 @@ class ImageFolder(ImageData):
     mean = (0.485, 0.456, 0.406)  # of ImageNet's photographs, for want of better knowledge
     std = (0.229, 0.224, 0.225)
 
-    def __init__(self, root: str, image_size: int = 64, cache_dir: str | None = None, **options: Any) -> None:
+    def __init__(self, root: str, image_size: int | None = None, cache_dir: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.root, self.image_size, self.cache_dir = Path(root), image_size, cache_dir
+        self.root, self.cache_dir = Path(root), cache_dir
+        self.image_size = decoded_size(image_size, self.preprocessing, default=64)
 
     def load(self, train: bool) -> InMemoryImages:
         """Decode one split.

@@ -108,6 +108,11 @@ class InstanceImages(InMemoryImages):
         return ClassCounts(each.sum(0), ((each > 0) * each.sum(1, keepdims=True)).sum(0))
 
 
+def by_id(id: int | str) -> tuple[bool, int | str]:
+    """The key that sorts images as pycocotools does: numbers by their value, and before names."""
+    return isinstance(id, str), id
+
+
 def from_numbered(numbers: NDArray[np.uint8], classes: NDArray[np.int64], id: int | str) -> Instances:
     """The objects of an image that do not overlap.
 

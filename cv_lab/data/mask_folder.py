@@ -7,7 +7,7 @@ from typing import Any
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.masks import MaskData, Pair, mask_file
+from cv_lab.data.masks import MaskData, Pair, class_names, mask_file
 
 
 class MaskFolder(MaskData):
@@ -21,9 +21,9 @@ class MaskFolder(MaskData):
         options: see :class:`~cv_lab.data.masks.MaskData`.
     """
 
-    def __init__(self, root: str, classes: Sequence[str] | None = None, **options: Any) -> None:
+    def __init__(self, root: str, classes: Sequence[str] | str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.root, self.given = Path(root), classes
+        self.root, self.given = Path(root), class_names(classes or ())
 
     def load(self, train: bool) -> InMemoryImages:
         folder = self.root / ("train" if train else "test")

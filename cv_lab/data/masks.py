@@ -97,6 +97,11 @@ def height_and_width(image_size: Sequence[int]) -> tuple[int, int]:
     return image_size[0], image_size[1]
 
 
+def class_names(classes: Sequence[str] | str) -> tuple[str, ...]:
+    """What `data.classes` names, where a single class may stand without brackets."""
+    return (classes,) if isinstance(classes, str) else tuple(classes)
+
+
 def read_all(read: Callable[[int], T], count: int) -> list[T]:
     """What `read` answers for each of `count` images, by its number; in threads, and with a bar where they are many."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -162,9 +167,10 @@ def _read(pair: Pair, size: tuple[int, int], num_classes: int) -> tuple[Pixels, 
     pixels, original = read_fitting(pair.image, size)
     labels = pair.mask(original)
     if (wrong := labels[(labels >= num_classes) & (labels != IGNORE)]).size:
+        known = "is 1 class, 0" if num_classes == 1 else f"are {num_classes} classes, 0 to {num_classes - 1}"
         raise ValueError(
-            f"the mask of {pair.image} has label {wrong.max()}, but there are {num_classes} classes, 0 to "
-            f"{num_classes - 1}, and {IGNORE} for unlabelled"
+            f"the mask of {pair.image} has label {wrong.max()}, but there {known}, and {IGNORE} for unlabelled: name "
+            "the class of every label, the background too"
         )
     return pixels, np.asarray(
         Image.fromarray(labels).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.NEAREST)

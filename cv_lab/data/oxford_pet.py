@@ -9,7 +9,7 @@ from torchvision import datasets
 
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.photos import decoded
+from cv_lab.data.photos import decoded, decoded_size
 
 log = logging.getLogger(__name__)
 SPECIES = ("cat", "dog")
@@ -32,7 +32,8 @@ class OxfordPet(ImageData):
         labels: "breed" or "species" (cat or dog).
         train_list: name of the list under ``annotations`` to train on, without ``.txt``.
         test_list: name of the list to test on.
-        image_size: side in pixels; the largest central square of a photograph is scaled to it.
+        image_size: side in pixels; the largest central square of a photograph is scaled to it. None takes the size of
+            the network, or 224 for one that takes any.
         cache_dir: where decoded photographs are kept; None decodes them in each trial.
         options: see :class:`~cv_lab.data.base.ImageData`.
 
@@ -50,7 +51,7 @@ class OxfordPet(ImageData):
         labels: str = "breed",
         train_list: str = "trainval",
         test_list: str = "test",
-        image_size: int = 224,
+        image_size: int | None = None,
         cache_dir: str | None = None,
         **options: Any,
     ) -> None:
@@ -59,7 +60,7 @@ class OxfordPet(ImageData):
             raise ValueError(f"data.labels={labels} is not known: give breed or species")
         self.root, self.download, self.label_kind = root, download, labels
         self.lists = {True: train_list, False: test_list}
-        self.image_size, self.cache_dir = image_size, cache_dir
+        self.image_size, self.cache_dir = decoded_size(image_size, self.preprocessing, default=224), cache_dir
         self.folder = Path(root) / "oxford-iiit-pet"
 
     def prepare_data(self) -> None:

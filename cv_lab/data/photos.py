@@ -18,9 +18,35 @@ from torch import Tensor
 
 from cv_lab.data.in_memory import MappedRows
 from cv_lab.mapped import find_or_compute
+from cv_lab.preprocess import Preprocessing
 
 log = logging.getLogger(__name__)
 AT_ONCE = 128  # files decoded before they are written
+
+
+def decoded_size(image_size: int | None, preprocessing: Preprocessing, default: int) -> int:
+    """Side in pixels at which photographs are decoded.
+
+    Args:
+        image_size: what the user asks for; None takes the size of the network.
+        preprocessing: of the network.
+        default: for a network that takes any size.
+
+    Raises:
+        ValueError: if `image_size` is not positive.
+    """
+    if image_size is None:
+        return preprocessing.size or default
+    if image_size < 1:
+        raise ValueError(f"data.image_size={image_size} must be at least 1 pixel, or null for the size of the network")
+    if preprocessing.size is not None and image_size < preprocessing.size:
+        log.warning(
+            "photographs are decoded at data.image_size=%s pixels and scaled up to the network's %s, which costs "
+            "accuracy: data.image_size=null decodes them at its size",
+            image_size,
+            preprocessing.size,
+        )
+    return image_size
 
 
 def decoded(files: Sequence[Path], size: int, cache_dir: str | Path | None) -> MappedRows:

@@ -27,13 +27,12 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
 
 
 def balanced_subset(labels: np.ndarray, amount: int | float, seed: int) -> np.ndarray:
-    """Draw `amount` indices in which classes keep their shares.
+    """Draw `amount` indices in which classes keep their shares, each to within one sample.
 
     Args:
         labels: int (N,).
         amount: a count (int) or a fraction of all (float up to 1.0).
-        seed: the same seed gives the same subset; a larger subset of the same seed contains a smaller one of
-            equal class shares as far as rounding allows.
+        seed: the same seed gives the same subset, and a larger one contains it but for rounding.
 
     Returns:
         Sorted indices, int (count,).
@@ -47,10 +46,10 @@ def balanced_subset(labels: np.ndarray, amount: int | float, seed: int) -> np.nd
             f"a subset of {amount} is not possible: give a count from 1 to {len(labels)} or a fraction up to 1.0"
         )
     random = np.random.default_rng(seed)
-    # Every sample gets its rank within its class as a share of the class; the lowest shares of all classes together
-    # are then a subset in which each class holds its own share, to within one sample.
-    position = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        position[random.permutation(members)] = (np.arange(len(members)) + random.random()) / len(members)
-    return np.sort(np.argsort(position, kind="stable")[:count])
+    names, sizes = np.unique(labels, return_counts=True)
+    # Each class gets its share rounded down, and those with the largest remainders one more (largest remainder method).
+    taken, remainders = np.divmod(sizes * count, len(labels))
+    order = np.lexsort((random.random(len(names)), -remainders))
+    taken[order[: count - taken.sum()]] += 1
+    members = [random.permutation(np.flatnonzero(labels == name)) for name in names]
+    return np.sort(np.concatenate([some[:number] for some, number in zip(members, taken, strict=True)]))

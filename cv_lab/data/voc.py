@@ -8,7 +8,7 @@ from typing import Any
 from torchvision.datasets import VOCSegmentation
 
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.masks import MaskData, Pair, mask_file
+from cv_lab.data.masks import MaskData, Pair, class_names, mask_file
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Voc(MaskData):
         self,
         root: str = "data",
         year: int = 2012,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | str | None = None,
         download: bool = True,
         **options: Any,
     ) -> None:
@@ -43,7 +43,7 @@ class Voc(MaskData):
         if not 2007 <= year <= 2012:
             raise ValueError(f"data.year={year}: VOC has masks for 2007 to 2012")
         self.root, self.year, self.download = Path(root), year, download
-        self.class_names = tuple(classes or CLASSES)
+        self.class_names = class_names(classes or CLASSES)
         self.folder = self.root / "VOCdevkit" / f"VOC{year}"
 
     def prepare_data(self) -> None:

@@ -1,9 +1,12 @@
 """Networks of torchvision and timm by name, with what their publishers say of them."""
 
-import sys
+import re
 from abc import ABC, abstractmethod
 from difflib import get_close_matches
+from functools import partial
+from inspect import signature
 from typing import Any
+from unittest.mock import patch
 
 import timm
 import torch
@@ -13,6 +16,11 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from cv_lab.models.cut import copy_to_meta
 from cv_lab.preprocess import Preprocessing
+
+# Heads that help in training alone: networks are made without them, files may hold them.
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_head.")
+# How torchvision named layers of its DenseNets when it published their weights: denselayer1.norm.1 is now .norm1.
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 
 
 class NetworkFactory(ABC):
@@ -36,8 +44,20 @@ class NetworkFactory(ABC):
         """
 
     @abstractmethod
-    def adapt(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        """`state` for `network`, whose images may be of another size: position embeddings are interpolated."""
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`state`, as files and publishers have it, with the names and shapes that the network has.
+
+        Old names are replaced, auxiliary heads left out, and position embeddings interpolated to the network's size.
+        What is of another network may stay as it is: whoever loads it sees that it does not fit.
+
+        Raises:
+            ValueError: if `state` cannot be adapted.
+        """
+
+
+def preprocessing_of(model: object) -> Preprocessing:
+    """What `model`, which makes networks, says of their images; nothing if it is not a :class:`NetworkFactory`."""
+    return model.preprocessing if isinstance(model, NetworkFactory) else Preprocessing()
 
 
 class NamedNetwork(NetworkFactory):
@@ -133,9 +153,15 @@ class TimmNetwork(NamedNetwork):
         return timm.list_models()
 
     def make(self, num_classes: int) -> nn.Module:
-        # Convolutional networks take any size; only the others have the argument.
-        extra: dict[str, Any] = {"img_size": self.image_size} if self.image_size and self.fixed_size() else {}
-        return timm.create_model(self.name, pretrained=False, num_classes=num_classes, **extra)
+        return timm.create_model(self.name, pretrained=False, num_classes=num_classes, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if self.image_size and self.fixed_size():
+            options["img_size"] = self.image_size  # convolutional networks take any size, and have no such argument
+        if self.name.startswith("volo_"):
+            options["use_aux_head"] = False
+        return options
 
     def published(self) -> Preprocessing:
         config = timm.get_pretrained_cfg(self.name)
@@ -151,9 +177,20 @@ class TimmNetwork(NamedNetwork):
     def download(self) -> dict[str, Tensor]:
         return timm.create_model(self.name, pretrained=True).state_dict()
 
-    def adapt(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        fit = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-        return fit(state, network) if fit is not None and self.image_size and self.fixed_size() else state
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        # Each family has a filter of its own for what was published, which timm gives to this function alone.
+        with patch("timm.models._builder.load_pretrained") as load, torch.device("meta"):
+            timm.create_model(self.name, pretrained=True, **self._options())
+        (network,), how = load.call_args
+        state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY)}
+        if (fit := how["filter_fn"]) is not None:
+            try:
+                state = fit(state, network) if len(signature(fit).parameters) > 1 else fit(state)
+            except Exception as error:  # filters stumble over names and shapes of other networks in any way
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                raise ValueError(f"the weights do not fit {self.name}: timm cannot adapt them ({reason})") from error
+        own = network.state_dict()
+        return state if how["strict"] else {key: value for key, value in state.items() if key in own}
 
 
 class TorchvisionNetwork(NamedNetwork):
@@ -165,15 +202,20 @@ class TorchvisionNetwork(NamedNetwork):
         return torchvision.models.list_models(module=torchvision.models)
 
     def make(self, num_classes: int) -> nn.Module:
-        extra: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         if self.name in ("googlenet", "inception_v3"):
-            # They return an auxiliary output too unless told not to.
-            extra |= {"aux_logits": False, "init_weights": True, "transform_input": False}
-        if self.image_size and self.name.startswith("vit_"):
-            extra["image_size"] = self.image_size
-        if self.image_size and self.name.startswith("maxvit"):
-            extra["input_size"] = (self.image_size, self.image_size)
-        return torchvision.models.get_model(self.name, weights=None, num_classes=num_classes, **extra)
+            # They return auxiliary outputs unless told not to. Their published weights want images normalised to a
+            # mean and deviation of 0.5, which the network does itself.
+            options |= {"aux_logits": False, "init_weights": True, "transform_input": self.pretrained}
+        if self.name.startswith("vit_"):
+            options["image_size"] = self.preprocessing.size
+        if self.name.startswith("maxvit"):
+            options["input_size"] = (self.preprocessing.size, self.preprocessing.size)
+        network = torchvision.models.get_model(self.name, weights=None, num_classes=num_classes, **options)
+        if self.name.startswith("mnasnet"):
+            # Its own method refuses what does not tell the version of the network, as safetensors cannot.
+            network._load_from_state_dict = partial(nn.Module._load_from_state_dict, network)
+        return network
 
     def published(self) -> Preprocessing:
         preset = torchvision.models.get_model_weights(self.name).DEFAULT.transforms()
@@ -183,15 +225,17 @@ class TorchvisionNetwork(NamedNetwork):
         return self.name.startswith(("vit_", "maxvit"))
 
     def download(self) -> dict[str, Tensor]:
-        weights = torchvision.models.get_model_weights(self.name).DEFAULT
-        state = weights.get_state_dict(check_hash=True)
-        return {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2.", "AuxLogits."))}
+        return torchvision.models.get_model_weights(self.name).DEFAULT.get_state_dict(check_hash=True)
 
-    def adapt(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        if not (self.image_size and self.name.startswith("vit_")):
-            return state
-        patch = network.conv_proj.kernel_size[0]  # type: ignore[union-attr, index]
-        return interpolate_embeddings(self.image_size, patch, dict(state))
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY)}
+        if self.name.startswith("densenet"):
+            state = {OLD_DENSENET.sub(r"\1", key): value for key, value in state.items()}
+        if self.name.startswith("vit_") and {"encoder.pos_embedding", "conv_proj.weight"} <= state.keys():
+            size = self.preprocessing.size
+            assert size is not None
+            state = interpolate_embeddings(size, state["conv_proj.weight"].shape[-1], dict(state))
+        return state
 
 
 def check_name(library: str, name: str, names: list[str]) -> None:

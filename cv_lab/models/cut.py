@@ -1,15 +1,17 @@
 """Cut a network in two: a backbone, whose last stages may train, and a head of one's own."""
 
 import copy
-import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.flop_counter import FlopCounterMode
+
+from cv_lab.models.stages import stages
 
 
 class CutNetwork(nn.Module):
@@ -20,12 +22,17 @@ class CutNetwork(nn.Module):
 
     Takes images, float (N, 3, H, W), or the features that :meth:`features` made of them, float (N, D).
 
+    What the network does to the output of its head, such as SqueezeNet's ReLU and pooling, it still does.
+
     Args:
-        network: any classifier; its head is the last linear layer or convolution.
+        network: any classifier; for its head see :func:`heads_of`.
         head: makes the head from D; by default one linear layer of `num_classes` outputs.
         trained_stages: of the backbone's last stages, how many train; -1 are all.
         freeze_statistics: BatchNorm layers keep their statistics above the cut too.
         dropout_below: dropout layers below the cut stay active in training.
+
+    Raises:
+        ValueError: if the network has no head that one layer could replace, or fewer stages.
     """
 
     def __init__(
@@ -37,13 +44,13 @@ class CutNetwork(nn.Module):
         dropout_below: bool = False,
     ) -> None:
         super().__init__()
-        self.cut_at, old = head_of(network)
-        width = old.in_features if isinstance(old, nn.Linear) else old.in_channels
-        network.set_submodule(self.cut_at, nn.Identity())
+        self.cut_at, self.width = _take_heads(network)
+        self.tail = _take_tail(network, self.cut_at[-1])
         self.backbone = network
-        self.head = head(width)
-        self.width = width
+        self.head = head(self.width)
         self.freeze_statistics, self.dropout_below = freeze_statistics, dropout_below
+        # Some networks hold parameters fixed themselves, such as position embeddings that are sines and cosines.
+        self.fixed = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         self.stage_of = stages(network)
         self.stage_count = 1 + max(self.stage_of.values())
         self.train_stages(trained_stages)
@@ -60,9 +67,8 @@ class CutNetwork(nn.Module):
                 f"give 0 to {self.stage_count}, or -1 for all"
             )
         self.trained_stages = self.stage_count if count == -1 else count
-        for name, module in self.backbone.named_modules():
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(not self.is_frozen(name))
+        for name, parameter in self.backbone.named_parameters():
+            parameter.requires_grad_(name not in self.fixed and not self.is_frozen(name.rpartition(".")[0]))
         self.train(self.training)
 
     def is_frozen(self, name: str) -> bool:
@@ -85,60 +91,105 @@ class CutNetwork(nn.Module):
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head gets of images, float (N, D)."""
-        return self.backbone(images)
+        """What the head gets of images, float (N, D); of a network with a tail, the mean over positions.
+
+        Raises:
+            ValueError: if the network gives anything else.
+        """
+        inputs = self._head_inputs(images)
+        return inputs.mean(1) if self.has_tail() else inputs
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.head(inputs if inputs.ndim == 2 else self.features(inputs))
+        if inputs.ndim == 2:
+            return self.head(inputs)
+        outputs = self.head(self._head_inputs(inputs))
+        return self.tail(outputs.transpose(1, 2)[..., None]).flatten(1) if self.has_tail() else outputs
+
+    def _head_inputs(self, images: Tensor) -> Tensor:
+        """Float (N, D), or (N, P, D) where the head is applied to P positions before the tail pools them."""
+        features = self.backbone(images).flatten(1)
+        if self.has_tail():
+            return features.unflatten(1, (self.width, -1)).transpose(1, 2)
+        if features.shape[1] != self.width:
+            raise ValueError(
+                f"{type(self.backbone).__name__} cannot be cut below {' and '.join(self.cut_at)}: it then gives "
+                f"{features.shape[1]} features, but its head takes {self.width}. Choose another network"
+            )
+        return features
+
+    def has_tail(self) -> bool:
+        """Whether the network computes something of its head's output, so that features of it cannot be kept."""
+        return len(self.tail) > 0
 
 
-def head_of(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
-    """Name and module of a classifier's head: its last linear layer or convolution.
+def heads_of(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """A classifier's heads by name: the layers that timm names, or else its last linear layer or convolution.
+
+    Where there are several, as in CrossViT and in distilled networks, the logits are the mean of what they give.
 
     Raises:
-        ValueError: if it has neither, or several heads side by side, as distilled networks do.
+        ValueError: if the network has no head, or its logits are no mean of what its heads give.
     """
-    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    if not layers:
-        raise ValueError(f"{type(network).__name__} ends in no linear layer that a head could replace")
-    name, head = layers[-1]
-    heads = [n for n, m in layers if n.startswith("head") and m.weight.shape == head.weight.shape]
-    if name.startswith("head") and len(heads) > 1:
+    kind = type(network).__name__
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    config = getattr(network, "pretrained_cfg", None)  # of timm's networks
+    if config is None:
+        names = list(layers)[-1:]
+    else:
+        told = config["classifier"] or ()
+        names = [name for name in ([told] if isinstance(told, str) else told) if name in layers]
+    if any(name.startswith("aux") for name in names):
         raise ValueError(
-            f"{type(network).__name__} has {len(heads)} heads, {' and '.join(heads)}, and one is to be replaced: give "
-            "a network with a single one, such as its version without distillation"
+            f"{kind} adds to the output of its head the largest outputs of aux_head over all patches, so no single "
+            "layer can replace them: make it with use_aux_head=False"
         )
-    return name, head
+    if not names:
+        raise ValueError(
+            f"{kind} ends in no linear layer or convolution that a new head could replace: choose a network that "
+            "classifies images"
+        )
+    return {name: layers[name] for name in names}
 
 
-def stages(network: nn.Module) -> dict[str, int]:
-    """Divide a network into stages, from 0 at the images upwards.
+class _Part(nn.Module):
+    """In place of one head of several: puts its input, (N, D), at its place among those of all heads.
 
-    A stage is what carries one number in the names of its parameters (``layer4``, ``features.7``, ``blocks.11``) and
-    has weights of its own; what has no number, and layers of normalisation, dropout and activation, belong to the
-    stage before them.
-
-    Returns:
-        The stage of each module by name; "" is the network itself, and counts as stage 0.
+    The mean of all heads' outputs, which the network takes, is then all their inputs side by side, (N, D1 + D2 + ...).
     """
-    stage, found, numbers = 0, False, {"": 0}
-    keys: dict[str, int] = {}
-    for name, module in network.named_modules():
-        key = _numbered(name)
-        if key is not None and key not in keys:
-            weighty = any(parameter.ndim > 1 for parameter in network.get_submodule(key).parameters())
-            if weighty and found:
-                stage += 1
-            keys[key] = stage
-        found = found or next(module.parameters(recurse=False), None) is not None
-        numbers[name] = keys[key] if key is not None else stage
-    return numbers | {"": 0}
+
+    def __init__(self, heads: int, before: int, after: int) -> None:
+        super().__init__()
+        self.heads, self.before, self.after = heads, before, after
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.heads * F.pad(inputs, (self.before, self.after))
 
 
-def _numbered(name: str) -> str | None:
-    """`name` up to its first part with a digit."""
-    match = re.match(r"(?:[^.\d]+\.)*[^.]*\d[^.]*", name)
-    return match.group() if match else None
+def _take_heads(network: nn.Module) -> tuple[tuple[str, ...], int]:
+    """Replace a classifier's heads, so that it returns what they took; returns their names and the width of that."""
+    heads = heads_of(network)
+    widths = [head.in_features if isinstance(head, nn.Linear) else head.in_channels for head in heads.values()]
+    for number, name in enumerate(heads):
+        before, after = sum(widths[:number]), sum(widths[number + 1 :])
+        network.set_submodule(name, _Part(len(heads), before, after) if len(heads) > 1 else nn.Identity())
+    return tuple(heads), sum(widths)
+
+
+def _take_tail(network: nn.Module, head: str) -> nn.Sequential:
+    """Replace the layers that stand behind the module `head` in its Sequential by nothing, and return them.
+
+    SqueezeNet has a ReLU and the pooling there.
+    """
+    path, _, own = head.rpartition(".")
+    parent = network.get_submodule(path)
+    if not isinstance(parent, nn.Sequential):
+        return nn.Sequential()
+    names = [name for name, _ in parent.named_children()]
+    behind = names[names.index(own) + 1 :]
+    tail = nn.Sequential(*(parent.get_submodule(name) for name in behind))
+    for name in behind:
+        parent.set_submodule(name, nn.Identity())
+    return tail
 
 
 def copy_to_meta(module: nn.Module) -> nn.Module:
@@ -164,7 +215,8 @@ def flops(module: nn.Module, size: tuple[int, ...]) -> int:
     except Exception as error:  # networks fail in their own ways, deep inside
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
-            f"the network takes no images of {' x '.join(map(str, size[2:]))} pixels ({reason}): give it larger ones, "
-            "with model.image_size=N for a network of torchvision or timm"
+            f"the network takes no images of {' x '.join(map(str, size[2:]))} pixels ({reason}): they may be too small "
+            "for it, or not of the size that it was made for. Give another with model.image_size=N for a network of "
+            "torchvision or timm"
         ) from error
     return int(counter.get_total_flops())

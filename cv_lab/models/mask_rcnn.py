@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torchvision
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -15,8 +16,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 
 from cv_lab.losses import full_precision
-from cv_lab.models.backbones import NamedNetwork, NetworkFactory
-from cv_lab.models.cut import head_of
+from cv_lab.models.backbones import NamedNetwork, NetworkFactory, preprocessing_of
+from cv_lab.models.cut import heads_of
 from cv_lab.models.pyramid import PartlyFrozen, PyramidBackbone
 from cv_lab.models.roi_align import MultiScaleRoIAlign
 from cv_lab.models.weights import fit_state_dict, keep_head, start_from
@@ -55,6 +56,9 @@ class InstanceSegmenter(nn.Module):
         network.transform = None
         self.network, self.classifier = network, classifier
         self._extractor = [extractor]  # in a list, so that it is not registered twice
+        # torchvision computes boxes in the precision of what the heads say: bfloat16 has whole pixels beyond 128.
+        for head in (network.rpn.head, network.roi_heads.box_predictor, network.roi_heads.mask_predictor):
+            head.register_forward_hook(lambda module, args, output: apply_to_collection(output, Tensor, full_precision))
 
     def forward(self, images: Tensor) -> list[Detections]:
         return self._detect(self._features(images), images)
@@ -85,7 +89,7 @@ class InstanceSegmenter(nn.Module):
             fit_state_dict(self, keep_head(self, state, *CLASS_PARTS), source)
             return
         classifier = self.classifier()
-        start_from(classifier, state, head_of(classifier)[0], source)
+        start_from(classifier, state, heads_of(classifier), source)
         whole, extractor = classifier.state_dict(), self._extractor[0]
         extractor.load_state_dict({key: whole[key] for key in extractor.state_dict()})
 
@@ -206,18 +210,12 @@ class TorchvisionMaskRCNN(NamedNetwork):
         return False
 
     def download(self) -> dict[str, Tensor]:
-        state = self.read_published()
-        return {f"network.{key}".replace(".backbone.body.", ".backbone.body.body."): v for key, v in state.items()}
-
-    def read_published(self) -> dict[str, Tensor]:
-        """As torchvision names them."""
         return torchvision.models.get_model_weights(self.name).DEFAULT.get_state_dict(check_hash=True)
 
-    def adapt(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        """`state` with what torchvision's frozen batch normalisation, published in version 1, lacks."""
-        counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
-        whole = any(key.startswith("network.roi_heads.") for key in state)
-        return {**counters, **state} if whole else state
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not any(key.startswith("roi_heads.") for key in state):  # not torchvision's, but the lab's or a classifier's
+            return state
+        return {f"network.{key}".replace(".backbone.body.", ".backbone.body.body."): v for key, v in state.items()}
 
 
 class LightMaskRCNN(NetworkFactory):
@@ -305,9 +303,7 @@ class LightMaskRCNN(NetworkFactory):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        if not isinstance(self.backbone, NetworkFactory):
-            return Preprocessing()
-        return replace(self.backbone.preprocessing, size=None)
+        return replace(preprocessing_of(self.backbone), size=None)
 
     def default_weights(self) -> dict[str, Tensor]:
         if not isinstance(self.backbone, NetworkFactory):
@@ -317,8 +313,9 @@ class LightMaskRCNN(NetworkFactory):
             )
         return self.backbone.default_weights()
 
-    def adapt(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        return state
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        whole = any(key.startswith("network.roi_heads.") for key in state)
+        return state if whole or not isinstance(self.backbone, NetworkFactory) else self.backbone.adapt(state)
 
 
 def anchors(

@@ -10,7 +10,8 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from cv_lab.models.cut import copy_to_meta, stages
+from cv_lab.models.cut import copy_to_meta
+from cv_lab.models.stages import stages
 
 PROBED = 256  # side in pixels of the image that tells the strides
 

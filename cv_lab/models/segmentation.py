@@ -136,6 +136,10 @@ class SmpNetwork(TimmNetwork):
     def preprocessing(self) -> Preprocessing:
         return replace(super().preprocessing, size=None)
 
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        whole = any(key.startswith("network.") for key in state)
+        return state if whole else super().adapt(state)
+
 
 class SmpSegmenter(Segmenter):
     """A network of :class:`SmpNetwork`; images of any size are extended to a multiple of 32 and the result is cut.
@@ -210,12 +214,12 @@ class TorchvisionSegmentationNetwork(NamedNetwork):
         return False
 
     def download(self) -> dict[str, Tensor]:
-        weights = torchvision.models.get_model_weights(self.name).DEFAULT
-        state = weights.get_state_dict(check_hash=True)
-        return {f"network.{key}": value for key, value in state.items() if not key.startswith("aux_classifier.")}
+        return torchvision.models.get_model_weights(self.name).DEFAULT.get_state_dict(check_hash=True)
 
-    def adapt(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        return state
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not any(key.startswith("backbone.") for key in state):  # not torchvision's, but the lab's or a classifier's
+            return state
+        return {f"network.{key}": value for key, value in state.items() if not key.startswith("aux_classifier.")}
 
 
 class TorchvisionSegmenter(Segmenter):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cv_lab.report.read import Entry
-from cv_lab.study import but_for_seed, varied
+from cv_lab.study import but_for_seed, implied, varied
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Section:
         trials: best first.
         settings: best first; those without a result last.
         names: parameters in which the settings differ.
+        implied: further ones, whose values follow from those of another.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Section:
     trials: list[Entry]
     settings: list[Setting]
     names: list[str]
+    implied: list[str]
 
     @property
     def metric(self) -> str:
@@ -130,14 +132,16 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def _section(task: str, monitor: str, mode: str, trials: list[Entry]) -> Section:
-    names = [name for name in varied(list(trials)) if name != "seed"] if len(trials) > 1 else []
+    names = [name for name in varied(trials) if name != "seed"] if len(trials) > 1 else []
+    follow = implied(trials, names)
+    names = [name for name in names if name not in follow]
     settings = []
     for members in but_for_seed(trials):
         values = {name: members[0].parameters.get(name) for name in names}
         settings.append(Setting(values, label(values) or "the only setting", members))
     sign = 1 if mode == "max" else -1
     settings.sort(key=lambda setting: -sign * setting.mean if setting.scores else math.inf)
-    return Section(task, monitor, mode, trials, settings, names)
+    return Section(task, monitor, mode, trials, settings, names, follow)
 
 
 def _task(trial: Entry) -> str:

@@ -46,7 +46,7 @@ class Table:
 
 def trials_table(section: Section) -> Table:
     """All trials, best first: what was varied, how each did, and why it has no figures if it has none."""
-    names = list(section.names)
+    names = [*section.names, *section.implied]
     if any(len(setting.trials) > 1 for setting in section.settings):
         names.append("seed")
     metrics = _metric_columns(section)

@@ -1,7 +1,7 @@
 """What every task does alike: it counts in the steps, logs once an epoch, and builds its optimizer from partials."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,10 +15,10 @@ from torchmetrics import Metric
 from cv_lab.augment import Batch
 from cv_lab.models.cut import flops
 from cv_lab.models.weights import fit_state_dict
+from cv_lab.optimizers import OptimizerFactory, ParameterGroups
 from cv_lab.preprocess import Preprocessing
 
 ModelFactory = Callable[..., nn.Module]  # called with num_classes
-OptimizerFactory = Callable[[Iterable[Any]], Optimizer]  # called with parameters, or with groups of them
 SchedulerFactory = Callable[..., LRScheduler]  # called with the optimizer and total_steps
 
 _SPLITS = ("train", "val", "test")
@@ -33,8 +33,11 @@ class Task(LightningModule):
     Args:
         model: the network.
         classes: names of the classes that it tells apart.
-        optimizer: makes the optimizer from an iterator of parameters.
+        optimizer: makes the optimizer from groups of parameters.
         scheduler: makes a schedule from the optimizer and the number of all steps; stepped once a step.
+
+    Raises:
+        ValueError: if there are fewer classes than the task needs.
     """
 
     monitor: str
@@ -42,6 +45,7 @@ class Task(LightningModule):
     target = "label"  # or "mask", or "instances": what of an image it learns, see ImageData.choose_target
     refused_precisions: ClassVar[dict[str, str]] = {}  # Lightning's names, and why each cannot be used
     unused_parameters = False  # whether some that train have no part in the loss of some steps
+    fewest_classes = 2
     details: tuple[str, ...] = ()  # metrics that are logged, but left out of the line that tells of an epoch
 
     def __init__(
@@ -52,6 +56,11 @@ class Task(LightningModule):
         scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__()
+        if len(classes) < self.fewest_classes:
+            raise ValueError(
+                f"{type(self).__name__} tells classes apart and needs at least {self.fewest_classes}, but the data has "
+                f"{len(classes)} ({', '.join(classes)}): add images of another class, or make the background a class"
+            )
         # Convolutions on CPUs and on tensor cores are fastest with channels last.
         self.model = model.to(memory_format=torch.channels_last)
         self.classes = tuple(classes)
@@ -142,9 +151,19 @@ class Task(LightningModule):
         """Compile the network with `torch.compile`, in place: the names in its state dict stay as they are."""
         self.model.compile()
 
+    def parameter_groups(self) -> ParameterGroups:
+        """What trains; the learning rate of the first group is logged.
+
+        A group's "lr_ratio" is its learning rate as a multiple of the optimizer's.
+        """
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
     def make_optimizer(self) -> Optimizer:
-        """The optimizer over all parameters; its first group is the one whose learning rate is logged."""
-        return self.optimizer_factory(self.parameters())
+        """The optimizer over :meth:`parameter_groups`."""
+        optimizer = self.optimizer_factory(self.parameter_groups())
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_ratio", 1.0)
+        return optimizer
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from cv_lab.augment import Batch
 from cv_lab.losses import full_precision
 from cv_lab.metrics import SplitMetrics, accuracy, f1
-from cv_lab.models.cut import head_of
+from cv_lab.models.cut import heads_of
 from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
 
@@ -39,7 +39,7 @@ class Classification(Task):
         self.loss = loss
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
-        start_from(self.model, state, head_of(self.model)[0], source)
+        start_from(self.model, state, heads_of(self.model), source)
 
     def configure_metrics(self, split: str) -> SplitMetrics:
         return SplitMetrics(len(self.classes), training=split == "train")

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from torch import nn
-from torch.optim import Optimizer
 
+from cv_lab.optimizers import ParameterGroups
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.transfer import Transfer
 
@@ -63,14 +63,11 @@ class FineTuning(Transfer):
         self.lr_decay, self.unfreeze_every = lr_decay, unfreeze_every
         self.unused_parameters = unfreeze_every is not None
 
-    def make_optimizer(self) -> Optimizer:
+    def parameter_groups(self) -> ParameterGroups:
         """One group for the head, and one for each stage that ever trains, from the last down."""
         groups = [list(self.model.head.parameters())]
         groups += [self.model.stage_parameters(depth) for depth in range(1, self.stages_in_the_end + 1)]
-        optimizer = self.optimizer_factory([{"params": group} for group in groups])
-        for depth, group in enumerate(optimizer.param_groups):
-            group["lr"] *= self.lr_decay**depth
-        return optimizer
+        return [{"params": group, "lr_ratio": self.lr_decay**depth} for depth, group in enumerate(groups)]
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

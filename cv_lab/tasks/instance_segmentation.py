@@ -5,13 +5,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torchmetrics import Metric
 
 from cv_lab.augment import Batch
 from cv_lab.average_precision import KINDS, AveragePrecision, Found, at_own_size
 from cv_lab.memory import send
-from cv_lab.metrics import MeanLoss
+from cv_lab.metrics import MeanLoss, Metric
 from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
 from cv_lab.seeds import seed_torch
@@ -48,7 +46,7 @@ class Count(Metric):
         self.total += number
 
     def compute(self) -> Tensor:
-        return self.total
+        return self.total.clone()
 
 
 class InstanceSegmentation(Task):
@@ -71,6 +69,7 @@ class InstanceSegmentation(Task):
     mode = "max"
     target = "instances"
     refused_precisions: ClassVar[dict[str, str]] = {"bf16-true": "boxes need full precision: give bf16-mixed"}
+    fewest_classes = 1  # it tells objects from the background
     details = (
         "dropped_boxes",
         *(f"loss_{name}" for name in LOSSES.values()),
@@ -123,9 +122,6 @@ class InstanceSegmentation(Task):
         for kind in ("mask_ap", "box_ap"):
             scalars |= {f"{kind}/{name}": value for name, value in zip(self.classes, figures[kind], strict=True)}
         return scalars
-
-    def make_optimizer(self) -> Optimizer:
-        return self.optimizer_factory(p for p in self.parameters() if p.requires_grad)
 
     def compile_network(self) -> None:
         """Compile the backbone alone: the number of boxes behind it differs from step to step."""

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from cv_lab.augment import Batch
 from cv_lab.callbacks.finite import NonFiniteLossError
 from cv_lab.heads import Heads
 from cv_lab.losses import CrossEntropy, full_precision
 from cv_lab.metrics import ConfusionMatrix, accuracy
+from cv_lab.optimizers import ParameterGroups
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.transfer import Transfer
 
@@ -95,8 +95,8 @@ class LinearProbing(Transfer):
         assert isinstance(layer, nn.Linear)
         return layer
 
-    def make_optimizer(self) -> Optimizer:
-        return self.optimizer_factory(self.model.head.parameters())
+    def parameter_groups(self) -> ParameterGroups:
+        return [{"params": list(self.model.head.parameters())}]
 
     # A head that is trained together with others goes through its epochs with what came of each.
 

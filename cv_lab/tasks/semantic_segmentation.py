@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from cv_lab.augment import Batch
 from cv_lab.losses import IGNORE
@@ -18,6 +17,7 @@ from cv_lab.metrics import (
     mean_iou,
 )
 from cv_lab.models.segmentation import Segmenter
+from cv_lab.optimizers import ParameterGroups
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
 
 
@@ -85,15 +85,13 @@ class SemanticSegmentation(Task):
             scalars["mean_iou_foreground"] = mean_iou(counts, without=self.background)
         return scalars | {f"iou/{name}": value for name, value in zip(self.classes, iou(counts), strict=True)}
 
-    def make_optimizer(self) -> Optimizer:
+    def parameter_groups(self) -> ParameterGroups:
         if self.encoder_lr_ratio == 1 or self.frozen:
-            return self.optimizer_factory(p for p in self.parameters() if p.requires_grad)
+            return super().parameter_groups()
         encoder = list(self.model.encoder.parameters())
         inside = {id(parameter) for parameter in encoder}
         others = [parameter for parameter in self.parameters() if id(parameter) not in inside]
-        optimizer = self.optimizer_factory([{"params": others}, {"params": encoder}])
-        optimizer.param_groups[1]["lr"] *= self.encoder_lr_ratio
-        return optimizer
+        return [{"params": others}, {"params": encoder, "lr_ratio": self.encoder_lr_ratio}]
 
     def train(self, mode: bool = True) -> "SemanticSegmentation":
         super().train(mode)

@@ -62,6 +62,8 @@ class Transfer(Classification):
             return f"{self.stages_in_the_end} of the backbone's {self.model.stage_count} stages train"
         if self.model.dropout_below:
             return "dropout below the cut is active"
+        if self.model.has_tail():
+            return "the network applies its head before it pools, so that each image has features at many positions"
         return None
 
     def setup(self, stage: str) -> None:

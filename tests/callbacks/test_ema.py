@@ -40,14 +40,15 @@ class Net(LightningModule):
         return torch.optim.SGD(self.layer.parameters(), lr=0.1)
 
 
-def test_average_of_the_steps_is_tested_and_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("warmup", [True, False])
+def test_average_of_the_steps_is_tested_and_saved(warmup: bool, tmp_path: Path) -> None:
     net, data = Net(), DataLoader(torch.randn(12, 4), batch_size=2)
     frozen = net.frozen.weight.clone()
     saver = ModelCheckpoint(tmp_path)
     trainer = Trainer(
         max_epochs=2,
         accelerator="cpu",
-        callbacks=[ExponentialMovingAverage(decay=0.9), saver],
+        callbacks=[ExponentialMovingAverage(decay=0.4, warmup=warmup), saver],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -55,8 +56,9 @@ def test_average_of_the_steps_is_tested_and_saved(tmp_path: Path) -> None:
     trainer.fit(net, data)
     trainer.test(net, data, ckpt_path=saver.best_model_path, verbose=False, weights_only=True)
     average = net.seen[1].double()  # the first update takes the weights as they are
-    for weight in net.seen[2:]:
-        average = 0.9 * average + 0.1 * weight.double()
+    for n, weight in enumerate(net.seen[2:], 1):
+        decay = min(0.4, (1 + n) / (10 + n)) if warmup else 0.4
+        average = decay * average + (1 - decay) * weight.double()
     assert net.tested is not None
     torch.testing.assert_close(net.tested.double(), average, rtol=1e-5, atol=1e-7)
     saved = torch.load(saver.best_model_path, weights_only=True)["state_dict"]
@@ -79,13 +81,13 @@ def network() -> nn.Module:
 @pytest.mark.parametrize("use_buffers", [True, False])
 def test_the_average_is_torchs_also_when_continued(use_buffers: bool) -> None:
     model = network()
-    own = _Average(model, 0.9, use_buffers=use_buffers)
+    own = _Average(model, 0.9, False, use_buffers=use_buffers)
     torchs = AveragedModel(model, avg_fn=get_ema_avg_fn(0.9), use_buffers=use_buffers)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for step in range(8):
         if step == 4:
             state = own.state_dict()
-            own = _Average(network(), 0.9, use_buffers=use_buffers)
+            own = _Average(network(), 0.9, False, use_buffers=use_buffers)
             own.load_state_dict(state)
         model(torch.randn(5, 4)).square().sum().backward()
         optimizer.step()

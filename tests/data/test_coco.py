@@ -13,6 +13,7 @@ from pycocotools import mask as rle
 
 from cv_lab.augment import Augmentation, RandomHorizontalFlip, RandomResizedCrop
 from cv_lab.data.coco import Coco
+from cv_lab.data.instances import by_id
 from cv_lab.tasks.instance_segmentation import targets_of
 from tests.conftest import need
 
@@ -93,8 +94,31 @@ def test_categories_are_chosen_by_name_or_by_number(tmp_path: Path) -> None:
     assert write(tmp_path, some, classes=1).load(True).classes == ("cat",)
     only = write(tmp_path, some, classes=["bird"]).load(True)
     assert [o.classes.tolist() for o in only.objects] == [[0], [], []]
+    assert write(tmp_path, some, classes="bird").load(True).classes == ("bird",)
     with pytest.raises(ValueError, match="dog"):
         write(tmp_path, some, classes=["dog"]).load(True)
+    for none in ([], 0):
+        with pytest.raises(ValueError, match="takes no category"):
+            write(tmp_path, some, classes=none).load(True)
+
+
+def test_images_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    assert [o.id for o in write(tmp_path, [], images=12).load(True).objects] == list(range(1, 13))
+    assert sorted(["b", 10, "a", 9], key=by_id) == [9, 10, "a", "b"]
+
+
+@pytest.mark.parametrize(("annotations", "told"), [([], "train"), ([annotation(1, image=1)], "(train|validate)")])
+def test_splits_without_an_object_are_refused(tmp_path: Path, annotations: list[dict[str, Any]], told: str) -> None:
+    data = write(tmp_path, annotations, images=8, validation="split", val_fraction=0.5)
+    with pytest.raises(ValueError, match=rf"none of the \d images to {told} on holds an object of bird, cat"):
+        data.setup()
+
+
+def test_an_image_may_hold_hundreds_of_objects(tmp_path: Path) -> None:
+    many = [annotation(i) for i in range(1, 301)]
+    del many[0]["area"]
+    (first, *_) = write(tmp_path, many).load(True).objects
+    assert first.areas.tolist() == [400] * 300
 
 
 WRONG_RLE = {"size": [10, 10], "counts": [0, 100]}

@@ -146,6 +146,8 @@ def test_missing_folders_and_names_are_told(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="classes"):
         load(folder)
     assert load(folder, classes=["a", "b"]).classes == ("a", "b")
+    with pytest.raises(ValueError, match="there is 1 class, 0"):  # and not a class a letter
+        load(folder, classes="ab")
     with pytest.raises(ValueError, match="height and a width"):
         MaskFolder(str(folder), image_size=(16,))
 

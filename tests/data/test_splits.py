@@ -24,6 +24,29 @@ def test_subset_takes_a_count_or_a_fraction(amount: int | float, count: int) -> 
     assert np.all(np.abs(np.bincount(LABELS[subset], minlength=3) - expected) <= 1)
 
 
+def test_every_class_keeps_its_share_to_within_one_sample() -> None:
+    random = np.random.default_rng(0)
+    for case in range(200):
+        sizes = random.integers(1, 60, random.integers(1, 40))
+        labels = random.permutation(np.repeat(np.arange(len(sizes)), sizes))
+        count = int(random.integers(1, len(labels) + 1))
+        subset = balanced_subset(labels, count, seed=case)
+        assert len(np.unique(subset)) == count
+        taken = np.bincount(labels[subset], minlength=len(sizes))
+        assert np.abs(taken - sizes * count / len(labels)).max() < 1
+
+
+def test_a_larger_subset_of_equal_shares_contains_a_smaller_one() -> None:
+    small, large = balanced_subset(LABELS, 16, seed=5), balanced_subset(LABELS, 80, seed=5)
+    assert set(small) < set(large)
+
+
+def test_which_of_equal_classes_gets_the_odd_sample_is_drawn() -> None:
+    labels = np.repeat(np.arange(10), 10)
+    chosen = {tuple(np.bincount(labels[balanced_subset(labels, 15, seed)], minlength=10)) for seed in range(20)}
+    assert len(chosen) > 10
+
+
 @pytest.mark.parametrize("amount", [0, -5, 161, 0.0])
 def test_an_impossible_subset_is_refused(amount: int | float) -> None:
     with pytest.raises(ValueError, match="count from 1 to 160"):

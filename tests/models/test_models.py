@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cv_lab.models.backbones import NamedNetwork, TimmNetwork, TorchvisionNetwork
-from cv_lab.models.cut import head_of
+from cv_lab.models.cut import heads_of
 from cv_lab.models.resnet9 import ResNet9
 from cv_lab.models.small_cnn import SmallCNN
 from cv_lab.models.weights import start_from
@@ -67,8 +67,8 @@ def test_position_embeddings_are_interpolated_to_another_size() -> None:
         (TorchvisionNetwork("vit_b_16"), TorchvisionNetwork("vit_b_16", 64)),
     ):
         network = small(num_classes=7)
-        state = small.adapt(large(num_classes=7).state_dict(), network)
-        start_from(network, state, head_of(network)[0], "a file")
+        state = small.adapt(large(num_classes=7).state_dict())
+        start_from(network, state, heads_of(network), "a file")
 
 
 def test_weights_that_cannot_be_downloaded_are_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

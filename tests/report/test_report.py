@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cv_lab import files
-from cv_lab.files import write_csv
+from cv_lab.files import read_json, write_csv, write_json
 from cv_lab.report.page import write_report
 from cv_lab.summary import StudySummary
 from tests.report.folders import add_predictions, failed, make_trial
@@ -83,6 +83,19 @@ def test_table_marks_the_best_and_tells_why_others_failed(tmp_path: Path) -> Non
     assert "5 of 5 epochs so far" in page
     assert "**best** 0.001 | adam | 2 | completed" in markdown
     assert "| 0.001 | adam | 2 | 71.50 % ± 0.71 |".replace("| 0.001", "**best** 0.001") in markdown
+
+
+def test_weight_decay_of_the_optimizers_own_is_shown_but_judged_with_its_optimizer(tmp_path: Path) -> None:
+    for optimizer, decay, best in (("adam", 0.0, 0.5), ("adamw", 0.01, 0.7)):
+        values = {"optimizer": optimizer, "weight_decay": decay}
+        folder = make_trial(tmp_path, optimizer, best, parameters=values)
+        record = read_json(folder / "trial.json")
+        write_json(folder / "trial.json", record | {"overrides": [f"optimizer={optimizer}"]})
+    _, markdown, _ = report(tmp_path)
+    assert r"| optimizer | weight\_decay | status |" in markdown
+    assert "| adamw | 0.01 | completed |".replace("| adamw", "**best** adamw") in markdown
+    assert "Values of weight" not in markdown
+    assert not list((tmp_path / "figures").glob("*weight_decay*"))
 
 
 def test_plain_cross_entropy_stands_beside_a_loss_that_is_another(tmp_path: Path) -> None:
