@@ -60,16 +60,6 @@ class AveragePrecision(Metric):
         super().reset()
         self.images = []
 
-    def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
-        """Gather what all processes counted, in their order.
-
-        torchmetrics gathers image by image, and waits forever where one process has more images than another.
-        """
-        parts: list[Any] = [None] * dist.get_world_size(process_group)
-        dist.all_gather_object(parts, {name: getattr(self, name) for name in self._reductions}, process_group)
-        for name in self._reductions:
-            setattr(self, name, [value for part in parts for value in part[name]])
-
     def compute(self) -> dict[str, Tensor]:
         """Scalars by name, and tensors by class.
 
@@ -97,9 +87,7 @@ class AveragePrecision(Metric):
             return self.images
         parts: list[list[tuple[Found, Instances]]] = [[]] * dist.get_world_size()
         dist.all_gather_object(parts, self.images)
-        # Samplers fill up the parts to equal lengths with images of other parts, which count once.
-        once = {objects.id: (found, objects) for part in parts for found, objects in part}
-        return list(once.values())
+        return [image for part in parts for image in part]
 
     def _dataset(self, annotations: Sequence[list[dict[str, Any]]], images: Sequence[tuple[Any, Instances]]) -> COCO:
         """A data set in COCO's format, from what is told of each image."""

@@ -43,7 +43,7 @@ class Whitening(nn.Conv2d):
             variance, components = torch.linalg.eigh(patches.T.cov())
         filters = (components / (variance + floor).sqrt()).T.view(12, 3, 2, 2)
         self.weight.copy_(torch.cat([filters, -filters]))
-        if dist.is_initialized():  # each process has another batch, and what gets no gradient is not kept in step
+        if dist.is_available() and dist.is_initialized():  # each process has another batch, and what gets no gradient is not kept in step
             dist.broadcast(self.weight, 0)
         self.fitted.fill_(True)
 
