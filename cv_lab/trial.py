@@ -222,7 +222,8 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     first = [f"{split}/{task.monitor.partition('/')[2]}" for split in ("val", "test", "train")]
     final = {name: metrics[name] for name in (*first, *metrics) if "/" in name and name in metrics}
     step = int(result["last"]["step"])  # at 0, their default, they would bend the curves back to the start
-    add_hyperparameters(trainer, record.fields["parameters"], asked, final, step)
+    if trainer.is_global_zero:
+        add_hyperparameters(trainer, record.fields["parameters"], asked, final, step)
     for logger in trainer.loggers:
         logger.finalize("success")
     return result

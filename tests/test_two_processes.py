@@ -27,8 +27,14 @@ PROBE = ("model=timm", "model.name=test_resnet", "model.image_size=32")
 OBJECTS = ("task=instance_segmentation", "data.image_size=64", "batch_size=2", "data.train_count=12")
 THAWING = ("task=finetuning", *PROBE, "task.trained=2", "task.unfreeze_every=1", "lr=0.01", "optimizer=sgd")
 TRIALS: dict[str, tuple[str, ...]] = {
-    "classification": (*ODD, "epochs=2"),
-    "continued": (*ODD, "epochs=2", "+callbacks.stop._target_=tests.saboteur.InterruptOnce", "+callbacks.stop.epoch=1"),
+    "classification": (*ODD, "epochs=2", "logger=tensorboard"),
+    "continued": (
+        *ODD,
+        "epochs=2",
+        "+callbacks.stop._target_=tests.saboteur.InterruptOnce",
+        "+callbacks.stop.epoch=1",
+        "logger=tensorboard",
+    ),
     "averaged": (*ODD, "epochs=2", "callbacks=[default,ema]", "callbacks.ema.decay=0.5"),
     "semantic segmentation": (*ODD, "epochs=2", "task=semantic_segmentation", "loss=dice"),
     "probe": (*ODD, "epochs=2", "task=linear_probing", *PROBE, "task.knn=5"),
@@ -61,7 +67,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory, weights: str) -> dict[str,
     for name, trial in TRIALS.items():
         given = [*always, *trial, *([weights] if "model=timm" in trial else []), f"hydra.run.dir={where[name]}"]
         trials += [[*given, f"+callbacks.stop.flag={root}/flag"]] * 2 if name == "continued" else [given]
-    run_in_two(trials, root)
+    printed = run_in_two(trials, root).splitlines()
+    assert [line for line in printed if line.startswith("exit")] == ["exit 130"] * 2  # of the one that is interrupted
+    assert not [line for line in printed if line.startswith("error")]
     return where
 
 
@@ -122,4 +130,5 @@ def test_gradual_unfreezing_trains_as_one_process_with_both_batches(
 
 def test_both_continue_from_the_last_checkpoint(folders: dict[str, Path]) -> None:
     assert len(json.loads((folders["continued"] / "trial.json").read_text())["attempts"]) == 1
+    assert list(folders["continued"].glob("events.out.tfevents.*"))
     assert result(folders["continued"])["metrics"] == result(folders["classification"])["metrics"]
