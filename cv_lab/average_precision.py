@@ -87,9 +87,7 @@ class AveragePrecision(Metric):
             return self.images
         parts: list[list[tuple[Found, Instances]]] = [[]] * dist.get_world_size()
         dist.all_gather_object(parts, self.images)
-        # Samplers fill up the parts to equal lengths with images of other parts, which count once.
-        once = {objects.id: (found, objects) for part in parts for found, objects in part}
-        return list(once.values())
+        return [image for part in parts for image in part]
 
     def _dataset(self, annotations: Sequence[list[dict[str, Any]]], images: Sequence[tuple[Any, Instances]]) -> COCO:
         """A data set in COCO's format, from what is told of each image."""

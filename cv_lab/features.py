@@ -40,7 +40,7 @@ class FeatureRows(InMemoryImages):
 
     Args:
         source: the split.
-        features: float (N, D), of its samples.
+        features: float32 or float64 (N, D), of its samples.
     """
 
     stored = ("features", "labels")
@@ -93,7 +93,7 @@ class FeatureData(ImageData):
 
     def inputs(self, dataset: InMemoryImages, index: Any, device: torch.device) -> Tensor:
         assert isinstance(dataset, FeatureRows)
-        return dataset.features[index].to(device)
+        return self.in_precision(dataset.features[index].to(device))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch
@@ -205,6 +205,7 @@ def _features_of(
     """The name of the features of `images`, and themselves."""
     key = key | {"images": images.digest()}
     name = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:24]
+    dtype = torch.float64 if trainer.precision == "64-true" else torch.float32  # in which half precision is exact
     seconds, operations = 0.0, 0
 
     def rows() -> Iterator[Tensor]:
@@ -220,18 +221,18 @@ def _features_of(
             disable=not console.is_terminal,
         )
         model = task.model.eval()
+        trainer.precision_plugin.convert_module(model.backbone)
         one = data.normalise(next(images.batches())[:1])
         operations = flops(model.backbone, tuple(one.shape))  # once here, so that trials after this one need not
         seconds, start = 0.0, time.perf_counter()
         for batch in batches:
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
-                features = model.features(data.normalise(batch.to(task.device))).float().cpu()
+                inputs = trainer.precision_plugin.convert_input(data.normalise(batch.to(task.device)))
+                features = model.features(inputs).to(dtype).cpu()
             seconds += time.perf_counter() - start
             yield features
             start = time.perf_counter()
 
     shape = (len(images), task.model.width)
     path = folder / "features" / f"{name}.safetensors"
-    return name, find_or_compute(
-        path, key, shape, torch.float32, rows, lambda: {"seconds": seconds, "flops": operations}
-    )
+    return name, find_or_compute(path, key, shape, dtype, rows, lambda: {"seconds": seconds, "flops": operations})

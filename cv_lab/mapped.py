@@ -22,7 +22,13 @@ from cv_lab.files import replacing
 log = logging.getLogger(__name__)
 Rows = Callable[[], Iterator[Tensor]]  # starts anew at each call, and yields the tensor in pieces along axis 0
 # Names in files of safetensors, which these are; any other program can read them.
-DTYPES = {torch.uint8: "U8", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+DTYPES = {
+    torch.uint8: "U8",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+}
 CHECKED_AT_ONCE = 1 << 24  # bytes
 
 

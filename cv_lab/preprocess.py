@@ -59,8 +59,9 @@ class Preprocessing:
 @torch.inference_mode(False)  # training uses what validation has kept
 def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the factor and the summand that normalise pixels in 0..255, float32 (C,) each, on `device`."""
-    scale = 1 / (torch.tensor(std) * 255)
-    return send(scale, device), send(-torch.tensor(mean) * 255 * scale, device)
+    # Lightning changes the default type where it computes in half or in double precision.
+    scale = 1 / (torch.tensor(std, dtype=torch.float32) * 255)
+    return send(scale, device), send(-torch.tensor(mean, dtype=torch.float32) * 255 * scale, device)
 
 
 _kept = lru_cache(_scale_and_shift)

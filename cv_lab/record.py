@@ -127,8 +127,8 @@ class TrialRecord:
             OccupiedError: see :meth:`standing`.
             BusyError: see :meth:`standing`.
         """
-        if not self.write:
-            return Standing.NEW
+        if not self.write:  # the first process has taken the folder and left a checkpoint only to continue from
+            return Standing.NEW if self.last_checkpoint is None else Standing.CONTINUED
         with _locked(self.folder / ".hydra" / "lock"):  # two commands at once must not both take it
             standing = self.standing()
             if standing is Standing.COMPLETED:

@@ -19,12 +19,12 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from cv_lab.build import build_task, plain
+from cv_lab.build import build_task
 from cv_lab.callbacks.class_shares import ClassShares
 from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.finite import RequireFiniteLoss
@@ -46,6 +46,7 @@ from cv_lab.study import Trial, print_trial, read_trial
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.linear_probing import LinearProbing
 from cv_lab.tasks.transfer import Transfer
+from cv_lab.trainer import check_limits, check_settings, make_trainer
 
 log = logging.getLogger(__name__)
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -120,8 +121,7 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
 def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing) -> dict[str, Any]:
     """Run the trial and return the content of ``result.json``."""
     _silence_warnings()
-    if config.epochs == 0:
-        raise ValueError("epochs=0 trains nothing: give at least 1")
+    check_settings(config)
     seed_all(config.seed, torch.device("cpu"))  # where networks are made
     os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with
     data, task = _data_and_task(config)
@@ -130,18 +130,19 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last, log_from = _continue_from(record, standing)
     chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
-    options = plain(config.trainer)
-    compiled = options.pop("compile")  # no option of Lightning's
-    if not isinstance(compiled, bool):
-        raise ValueError(f"trainer.compile={compiled} is not known: give true or false")
-    trainer: Trainer = instantiate(options)(
+    if not isinstance(config.trainer.compile, bool):
+        raise ValueError(f"trainer.compile={config.trainer.compile} is not known: give true or false")
+    trainer = make_trainer(
+        config,
+        task,
+        [ClassShares(record.folder), ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing, StayStopped()]
+        + [_bind(callback, task) for callback in chosen if callback is not None]
+        + [history, diagnostics, best_checkpoint, last_checkpoint],
         precision=resolve_precision(config.precision, config.trainer.accelerator),
         logger=_logger(config, log_from),
         plugins=[AtomicCheckpointIO()],
-        callbacks=[ClassShares(record.folder), ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing, StayStopped()]
-        + [_bind(callback, task) for callback in chosen if callback is not None]
-        + [history, diagnostics, best_checkpoint, last_checkpoint],
     )
+    check_limits(trainer, data)
     if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ValueError(
             f"a trial of a study runs on one device, but trainer.devices={config.trainer.devices} gives it "
@@ -175,7 +176,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     if isinstance(task, LinearProbing) and task.together and last is None:
         share_heads(task, data, trainer, config)
     operations = task.flops(size) if features is None else features.flops
-    if compiled:
+    if config.trainer.compile:
         task.compile_network()
 
     if last is not None:
@@ -221,7 +222,8 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     first = [f"{split}/{task.monitor.partition('/')[2]}" for split in ("val", "test", "train")]
     final = {name: metrics[name] for name in (*first, *metrics) if "/" in name and name in metrics}
     step = int(result["last"]["step"])  # at 0, their default, they would bend the curves back to the start
-    add_hyperparameters(trainer, record.fields["parameters"], asked, final, step)
+    if trainer.is_global_zero:
+        add_hyperparameters(trainer, record.fields["parameters"], asked, final, step)
     for logger in trainer.loggers:
         logger.finalize("success")
     return result

@@ -92,6 +92,24 @@ class Trouble(Callback):
             time.sleep(600)
 
 
+class InterruptOnce(Callback):
+    """Interrupt all processes at the start of an epoch, unless `flag` says that this has been done.
+
+    Args:
+        epoch: counted from 0.
+        flag: a file, made before; the number of the process is appended to its name.
+    """
+
+    def __init__(self, epoch: int, flag: str) -> None:
+        self.epoch, self.flag = epoch, flag
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        flag = Path(f"{self.flag}-{trainer.global_rank}")
+        if trainer.current_epoch == self.epoch and not flag.exists():
+            flag.touch()
+            raise KeyboardInterrupt
+
+
 class Slow(Callback):
     """Take `seconds` for each batch."""
 

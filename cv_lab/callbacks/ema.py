@@ -43,6 +43,7 @@ class ExponentialMovingAverage(EMAWeightAveraging):
         if stage == "fit":
             device = self._device or pl_module.device
             self._average_model = _Average(pl_module, self.decay, self.warmup, device, self._use_buffers)
+            trainer.precision_plugin.convert_module(self._average_model)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Continue with current weights and average; a test takes the average alone, which is loaded already."""

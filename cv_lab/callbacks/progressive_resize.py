@@ -6,6 +6,8 @@ from typing import Any
 import torch.nn.functional as F
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from cv_lab.losses import full_precision
+
 
 class ProgressiveResize(Callback):
     """Train on scaled-down images first, which costs less and teaches nearly as much (Howard, 2018).
@@ -20,4 +22,6 @@ class ProgressiveResize(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.current_epoch < len(self.sizes):
             size = self.sizes[trainer.current_epoch]
-            batch["image"] = F.interpolate(batch["image"], (size, size), mode="bilinear", antialias=True)
+            images = batch["image"]
+            smaller = F.interpolate(full_precision(images), (size, size), mode="bilinear", antialias=True)
+            batch["image"] = smaller.to(images.dtype)

@@ -28,7 +28,7 @@ class ImageData(LightningDataModule):
     :meth:`load` shall give.
 
     Args:
-        batch_size: of all three loaders.
+        batch_size: of all three loaders, in each process.
         augmentation: applied to training batches on the device, before normalisation.
         validation: "split" validates on a part of the training set and keeps the test set for the end; "test"
             validates on the test set, as many courses do, and so picks the checkpoint by it.
@@ -117,13 +117,17 @@ class ImageData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.train is not None
         epoch = self.trainer.current_epoch if self.trainer else 0
-        return train_loader(self.placed(self.train), self.batch_size, self.seed, epoch, self.device)
+        return train_loader(self.placed(self.train), self.batch_size, self.seed, epoch, self.device, *self._rank())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return eval_loader(self.placed(self.val), self.batch_size, self.device)
+        return eval_loader(self.placed(self.val), self.batch_size, self.device, *self._rank())
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return eval_loader(self.placed(self.test), self.batch_size, self.device)
+        return eval_loader(self.placed(self.test), self.batch_size, self.device, *self._rank())
+
+    def _rank(self) -> tuple[int, int]:
+        """Which of the processes that train one network this is, and how many they are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     @property
     def device(self) -> torch.device:
@@ -144,9 +148,11 @@ class ImageData(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches and normalise all, on the device."""
         assert self.trainer is not None
+        if len(batch["image"]) == 0:  # of a process for which no image is left
+            return batch
         if self.trainer.training and self.augmentation is not None:
             batch = self.augmentation(batch)
-        batch = {**batch, "image": self.normalise(batch["image"])}
+        batch = {**batch, "image": self.in_precision(self.normalise(batch["image"]))}
         if "mask" in batch:
             batch["mask"] = batch["mask"].long()  # as losses want it; on the device, where that costs least
         return batch
@@ -157,4 +163,8 @@ class ImageData(LightningDataModule):
 
     def inputs(self, dataset: InMemoryImages, index: Any, device: torch.device) -> Tensor:
         """What the network takes for the samples of `dataset` at `index`, as they are in validation."""
-        return self.normalise(dataset.images[index].to(device))
+        return self.in_precision(self.normalise(dataset.images[index].to(device)))
+
+    def in_precision(self, values: Tensor) -> Tensor:
+        """float `values` in the type that the trainer's precision wants of a network's input."""
+        return self.trainer.precision_plugin.convert_input(values) if self.trainer else values

@@ -154,11 +154,27 @@ def _subset(pixels: Pixels, index: Tensor) -> Pixels:
 class EpochSampler(Sampler[int]):
     """An order that is a function of seed and epoch alone, so that a continued trial sees what an unbroken one does.
 
+    Several processes take the batches of one order in turn, so that a step of all of them sees what a step of one
+    process with a batch of their sizes together would see. Each image comes at most once an epoch: those left over
+    that do not make one more batch for every process are left out of it.
+
     Lightning calls :meth:`set_epoch`; `epoch` is for the first one, whose iterator Lightning makes before that call.
+
+    Args:
+        size: number of images.
+        seed: of the order.
+        epoch: the first.
+        batch_size: of one process.
+        rank: of this process.
+        processes: that train one network.
     """
 
-    def __init__(self, size: int, seed: int, epoch: int = 0) -> None:
-        self.size, self.seed = size, seed
+    def __init__(
+        self, size: int, seed: int, epoch: int = 0, batch_size: int = 1, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.size, self.seed, self.batch_size = size, seed, batch_size
+        self.rank, self.processes = rank, processes
+        self.steps = size // (batch_size * processes)
         self.generator = torch.Generator()  # also seeds the loader's worker processes
         self.set_epoch(epoch)
 
@@ -167,11 +183,12 @@ class EpochSampler(Sampler[int]):
         self.generator.manual_seed(self.seed * 1_000_003 + epoch)
 
     def __len__(self) -> int:
-        return self.size
+        return self.steps * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=order).tolist())
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.size, generator=generator)[: len(self) * self.processes]
+        return iter(order.view(self.steps, self.processes, self.batch_size)[:, self.rank].flatten().tolist())
 
 
 def _as_is(batch: Any) -> Any:
@@ -191,7 +208,13 @@ def _collate(device: torch.device) -> Callable[[Any], Batch]:
 
 
 def train_loader(
-    dataset: InMemoryImages, batch_size: int, seed: int, epoch: int, device: torch.device = CPU
+    dataset: InMemoryImages,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    device: torch.device = CPU,
+    rank: int = 0,
+    processes: int = 1,
 ) -> DataLoader[Batch]:
     """Shuffled batches; an incomplete last one is dropped, since it would weigh its few samples like a whole batch.
 
@@ -201,16 +224,20 @@ def train_loader(
         seed: of the order.
         epoch: the first, see :class:`EpochSampler`.
         device: where batches will go.
+        rank: of this process, which gets its share of the batches, see :class:`EpochSampler`.
+        processes: that train one network.
 
     Raises:
-        ValueError: if there are fewer samples than one batch.
+        ValueError: if there are fewer samples than one batch for each process.
     """
-    if batch_size > len(dataset):
+    if batch_size * processes > len(dataset):
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        most = len(dataset) // processes
+        remedy = f"give at most batch_size={most}" if most else f"give trainer.devices={len(dataset)} or fewer"
         raise ValueError(
-            f"batch_size={batch_size} is larger than the training set of {len(dataset)} images: "
-            f"give at most batch_size={len(dataset)}"
+            f"batch_size={batch_size}{each} is larger than the training set of {len(dataset)} images: {remedy}"
         )
-    sampler = EpochSampler(len(dataset), seed, epoch)
+    sampler = EpochSampler(len(dataset), seed, epoch, batch_size, rank, processes)
     return DataLoader(
         dataset,
         batch_size,
@@ -221,6 +248,20 @@ def train_loader(
     )
 
 
-def eval_loader(dataset: InMemoryImages, batch_size: int, device: torch.device = CPU) -> DataLoader[Batch]:
-    """All samples in their own order, in batches that will go to `device`."""
-    return DataLoader(dataset, batch_size, collate_fn=_collate(device))
+def eval_loader(
+    dataset: InMemoryImages, batch_size: int, device: torch.device = CPU, rank: int = 0, processes: int = 1
+) -> DataLoader[Batch]:
+    """All samples in their own order, in batches that will go to `device`.
+
+    Process `rank` of several gets a contiguous share of the batches that one process would get. Each sample is thus
+    seen once, in the same batch, and sums over all processes are those of one. A process for which no batch is left
+    gets one without samples, since all of them must go through the same hooks.
+    """
+    batches = math.ceil(len(dataset) / batch_size)
+    begin, end = (math.ceil(batches * r / processes) for r in (rank, rank + 1))
+    if begin == end:
+        nothing = {name: value[:0] for name, value in dataset.__getitems__([0]).items()}
+        return DataLoader([nothing], None)  # type: ignore[arg-type]
+    # One process takes torch's own sampler, of which Lightning knows that it keeps the order.
+    sampler = None if processes == 1 else range(begin * batch_size, min(end * batch_size, len(dataset)))
+    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=_collate(device))

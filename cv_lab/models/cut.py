@@ -211,7 +211,7 @@ def flops(module: nn.Module, size: tuple[int, ...]) -> int:
     """
     try:
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            copy_to_meta(module)(torch.empty(size, device="meta"))
+            copy_to_meta(module)(torch.empty(size, dtype=next(module.parameters()).dtype, device="meta"))
     except Exception as error:  # networks fail in their own ways, deep inside
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(

@@ -15,6 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 
+from cv_lab.losses import full_precision
 from cv_lab.models.backbones import NamedNetwork, NetworkFactory, preprocessing_of
 from cv_lab.models.cut import heads_of
 from cv_lab.models.pyramid import PartlyFrozen, PyramidBackbone
@@ -57,7 +58,7 @@ class InstanceSegmenter(nn.Module):
         self._extractor = [extractor]  # in a list, so that it is not registered twice
         # torchvision computes boxes in the precision of what the heads say: bfloat16 has whole pixels beyond 128.
         for head in (network.rpn.head, network.roi_heads.box_predictor, network.roi_heads.mask_predictor):
-            head.register_forward_hook(lambda module, args, output: apply_to_collection(output, Tensor, Tensor.float))
+            head.register_forward_hook(lambda module, args, output: apply_to_collection(output, Tensor, full_precision))
 
     def forward(self, images: Tensor) -> list[Detections]:
         return self._detect(self._features(images), images)
@@ -95,7 +96,7 @@ class InstanceSegmenter(nn.Module):
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         features = self.network.backbone(images)
         # Boxes and what is pooled within them are computed in full precision, also where the backbone is not.
-        return {level: value.float() for level, value in features.items()}
+        return {level: full_precision(value) for level, value in features.items()}
 
     def _losses(self, features: dict[str, Tensor], images: Tensor, targets: Targets) -> dict[str, Tensor]:
         shifted = [target | {"labels": target["labels"] + 1} for target in targets]  # 0 is the background

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,6 +43,8 @@ class Whitening(nn.Conv2d):
             variance, components = torch.linalg.eigh(patches.T.cov())
         filters = (components / (variance + floor).sqrt()).T.view(12, 3, 2, 2)
         self.weight.copy_(torch.cat([filters, -filters]))
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast(self.weight, 0)  # the processes have different batches, and DDP shares gradients alone
         self.fitted.fill_(True)
 
 

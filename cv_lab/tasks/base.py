@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -43,6 +43,8 @@ class Task(LightningModule):
     monitor: str
     mode: str
     target = "label"  # or "mask", or "instances": what of an image it learns, see ImageData.choose_target
+    refused_precisions: ClassVar[dict[str, str]] = {}  # Lightning's names, and why each cannot be used
+    unused_parameters = False  # whether some that train have no part in the loss of some steps
     fewest_classes = 2
     details: tuple[str, ...] = ()  # metrics that are logged, but left out of the line that tells of an epoch
 
@@ -95,10 +97,19 @@ class Task(LightningModule):
         return self.step("train", batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.step("val", batch)
+        self.evaluation_step("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.step("test", batch)
+        self.evaluation_step("test", batch)
+
+    def evaluation_step(self, split: str, batch: Batch) -> None:
+        """Count a batch of "val" or "test".
+
+        Processes may have different numbers of batches, so nothing here may wait for another process; one without any
+        image has a batch of none.
+        """
+        if len(batch["image"]):
+            self.step(split, batch)
 
     def on_train_epoch_start(self) -> None:
         self._reset("train")

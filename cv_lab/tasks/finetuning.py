@@ -61,6 +61,7 @@ class FineTuning(Transfer):
             dropout_below=dropout_below,
         )
         self.lr_decay, self.unfreeze_every = lr_decay, unfreeze_every
+        self.unused_parameters = unfreeze_every is not None
 
     def parameter_groups(self) -> ParameterGroups:
         """One group for the head, and one for each stage that ever trains, from the last down."""

@@ -1,6 +1,7 @@
 """Instance segmentation: a box, a mask and a class for every object."""
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,7 @@ class InstanceSegmentation(Task):
     monitor = "val/mask_map"
     mode = "max"
     target = "instances"
+    refused_precisions: ClassVar[dict[str, str]] = {"bf16-true": "boxes need full precision: give bf16-mixed"}
     fewest_classes = 1  # it tells objects from the background
     details = (
         "dropped_boxes",

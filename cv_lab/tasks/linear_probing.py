@@ -1,6 +1,6 @@
 """Linear probing: how much a frozen backbone's features tell of the classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cv_lab.augment import Batch
 from cv_lab.callbacks.finite import NonFiniteLossError
 from cv_lab.heads import Heads
-from cv_lab.losses import CrossEntropy
+from cv_lab.losses import CrossEntropy, full_precision
 from cv_lab.metrics import ConfusionMatrix, accuracy
 from cv_lab.optimizers import ParameterGroups
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
@@ -34,12 +34,18 @@ class Standardise(nn.Module):
 
     def fit(self, features: Tensor) -> None:
         """Take mean and deviation from features, float (N, D)."""
-        std, mean = torch.std_mean(features.float(), dim=0, correction=0)
+        std, mean = torch.std_mean(full_precision(features), dim=0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0))  # a constant feature becomes 0
 
     def forward(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.std
+        return ((features - self.mean) / self.std).to(features.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Standardise":
+        super()._apply(fn, recurse)
+        # In half precision a mean that is far from 0 would be off by more than the deviation.
+        self.mean, self.std = full_precision(self.mean), full_precision(self.std)
+        return self
 
 
 class LinearProbing(Transfer):
@@ -149,9 +155,9 @@ class LinearProbing(Transfer):
             self.bank = F.normalize(self._train_features(torch.arange(len(data.train))), dim=1)
             self.bank_labels = data.train.labels.to(self.device)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        super().test_step(batch, batch_idx)
-        if self.knn is not None:
+    def evaluation_step(self, split: str, batch: Batch) -> None:
+        super().evaluation_step(split, batch)
+        if split == "test" and self.knn is not None and len(batch["image"]):
             self.knn_confusion.update(self._neighbours_vote(batch["image"]), batch["label"])
 
     def on_test_epoch_end(self) -> None:
@@ -166,16 +172,16 @@ class LinearProbing(Transfer):
         with torch.autocast(self.device.type, enabled=False):  # half precision does not tell near neighbours apart
             similarity = F.normalize(features) @ self.bank.T
             nearest, index = similarity.topk(min(self.knn, len(self.bank)), dim=1)
-            votes = torch.zeros(len(inputs), len(self.classes), device=self.device)
+            votes = similarity.new_zeros(len(inputs), len(self.classes))
             votes.scatter_add_(1, self.bank_labels[index], (nearest / 0.07).exp())
         return votes.argmax(1)
 
     def _features(self, inputs: Tensor) -> Tensor:
-        return (inputs if inputs.ndim == 2 else self.model.features(inputs)).float()
+        return full_precision(inputs if inputs.ndim == 2 else self.model.features(inputs))
 
     @torch.no_grad()
     def _train_features(self, index: Tensor) -> Tensor:
-        """Features of the training images at `index`, without augmentation, float32 (N, D)."""
+        """Features of the training images at `index`, without augmentation, float32 or float64 (N, D)."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
             parts = [self._features(data.inputs(data.train, i, self.device)) for i in index.split(AT_ONCE)]

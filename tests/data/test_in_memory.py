@@ -1,3 +1,7 @@
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
 import pytest
 import torch
 
@@ -40,9 +44,41 @@ def test_an_incomplete_batch_is_dropped_in_training_alone() -> None:
     assert sum(len(batch["label"]) for batch in eval_loader(numbered(22), 5)) == 22
 
 
+def seen(loader: Iterable[Any]) -> list[list[int]]:
+    return [batch["index"].tolist() for batch in loader]
+
+
+def test_processes_train_on_what_one_with_a_larger_batch_trains_on() -> None:
+    for processes, size, batch_size in ((2, 41, 5), (3, 47, 4), (4, 16, 4)):
+        alone = seen(train_loader(numbered(size), batch_size * processes, seed=1, epoch=2))
+        parts = [
+            seen(train_loader(numbered(size), batch_size, 1, 2, rank=rank, processes=processes))
+            for rank in range(processes)
+        ]
+        assert [list(chain(*step)) for step in zip(*parts, strict=True)] == alone
+        every = [index for part in parts for batch in part for index in batch]
+        assert len(set(every)) == len(every) == size // (batch_size * processes) * batch_size * processes
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 9, 10, 11, 41])
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+def test_processes_evaluate_the_batches_of_one(size: int, processes: int) -> None:
+    alone = seen(eval_loader(numbered(size), 5))
+    parts = [seen(eval_loader(numbered(size), 5, rank=rank, processes=processes)) for rank in range(processes)]
+    assert all(parts)  # each has a batch, if need be one of no images, so that none skips a hook
+    assert [batch for part in parts for batch in part if batch] == alone
+    assert list(chain(*alone)) == list(range(size))
+    counts = [len([batch for batch in part if batch]) for part in parts]
+    assert max(counts) - min(counts) <= 1
+
+
 def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(ValueError, match="at most batch_size=4"):
         train_loader(numbered(4), 5, 0, 0)
+    with pytest.raises(ValueError, match=r"batch_size=3 in each of 2 processes.*at most batch_size=2"):
+        train_loader(numbered(4), 3, 0, 0, processes=2)
+    with pytest.raises(ValueError, match=r"trainer\.devices=4 or fewer"):
+        train_loader(numbered(4), 1, 0, 0, processes=5)
 
 
 def test_a_label_out_of_range_is_named() -> None:
