@@ -87,7 +87,9 @@ def test_auto_looks_at_free_memory(
     resident: bool | str, share_taken: float, lives_there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = shapes("label", resident=resident)
-    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=DEVICE), current_epoch=0)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        strategy=SimpleNamespace(root_device=DEVICE), current_epoch=0, global_rank=0, world_size=1
+    )
     assert data.train is not None
     free = data.train.nbytes / SHARE / share_taken
     monkeypatch.setattr(base, "free_memory", lambda device: free if device == DEVICE else 0)
