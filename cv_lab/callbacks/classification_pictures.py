@@ -17,7 +17,6 @@ from cv_lab.confusion import most_confused
 from cv_lab.data.base import ImageData
 from cv_lab.data.splits import balanced_subset
 from cv_lab.files import write_csv, write_json
-from cv_lab.losses import full_precision
 from cv_lab.tasks.classification import Classification
 
 
@@ -76,8 +75,8 @@ class ClassificationPictures(Callback):
         index = balanced_subset(data.val.labels.numpy(), min(self.count, len(data.val)), seed=0)
         images, labels = data.val.images[index], data.val.labels[index].tolist()
         with torch.inference_mode():
-            logits = full_precision(task(data.inputs(data.val, index, task.device)))
-            confidences, predictions = logits.softmax(1).max(1)
+            batch = {"image": data.inputs(data.val, index, task.device)}
+            confidences, predictions = task.predict_step(batch, 0).max(1)
         arrays = list(images.permute(0, 2, 3, 1).numpy())
         samples = [
             {"index": int(i), "truth": task.classes[t], "predicted": task.classes[p], "confidence": c}

@@ -16,7 +16,7 @@ from cv_lab.data.base import ImageData
 from cv_lab.data.splits import balanced_subset
 from cv_lab.files import write_json
 from cv_lab.losses import IGNORE
-from cv_lab.metrics import classes_of, iou
+from cv_lab.metrics import iou
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
 
 LEGEND = 30  # classes at most; beyond that only those in the pictures are named
@@ -72,7 +72,7 @@ class SegmentationPictures(Callback):
         index = balanced_subset(data.val.labels.numpy(), min(self.count, len(data.val)), seed=0)
         batch = data.val.__getitems__(index.tolist())
         with torch.inference_mode():
-            predicted = classes_of(task(data.inputs(data.val, index, task.device))).to("cpu", torch.uint8)
+            predicted = task.predict_step({"image": data.inputs(data.val, index, task.device)}, 0).cpu()
         return [
             {"index": int(i), "pixel_accuracy": _share(truth, mask), "image": image, "truth": truth, "predicted": mask}
             for i, image, truth, mask in zip(
