@@ -39,6 +39,8 @@ def check_settings(config: DictConfig) -> None:
     if config.epochs < 1:
         raise ValueError(f"epochs={config.epochs} trains nothing: give at least 1")
     given: dict[str, Any] = plain(config.trainer)
+    if not isinstance(given["compile"], bool):
+        raise ValueError(f"trainer.compile={given['compile']} is not known: give true or false")
     for name, remedy in CHOSEN_ELSEWHERE.items():
         if name in given:
             raise ValueError(f"trainer.{name} has no effect in a trial: {remedy}")

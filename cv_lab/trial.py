@@ -130,8 +130,6 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last, log_from = _continue_from(record, standing)
     chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
-    if not isinstance(config.trainer.compile, bool):
-        raise ValueError(f"trainer.compile={config.trainer.compile} is not known: give true or false")
     trainer = make_trainer(
         config,
         task,
