@@ -20,7 +20,7 @@ register_config()
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
 def main(config: DictConfig) -> float:
     """Run the trial that `config` describes and return the best value of its monitored metric."""
-    from cv_lab.trial import run_trial
+    from cv_lab.trial.run import run_trial
 
     return run_trial(config)
 

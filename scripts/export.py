@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor, nn
 
-from cv_lab.build import load_task
 from cv_lab.files import replacing
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.instance_segmentation import InstanceSegmentation
+from cv_lab.trial.build import load_task
 
 
 class Predictor(nn.Module):

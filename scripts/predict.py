@@ -20,19 +20,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cv_lab import draw
-from cv_lab.average_precision import at_own_size
-from cv_lab.build import load_task
-from cv_lab.callbacks.artifacts import save_png
-from cv_lab.callbacks.instance_pictures import as_plain, at_least, draw_found
 from cv_lab.data.masks import Pixels, frames, read_fitting
 from cv_lab.data.photos import decode
 from cv_lab.files import write_csv, write_json
-from cv_lab.metrics import classes_of
+from cv_lab.pictures import draw
+from cv_lab.pictures.artifacts import save_png
+from cv_lab.pictures.instances import as_plain, at_least, draw_found
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.classification import Classification
 from cv_lab.tasks.instance_segmentation import InstanceSegmentation
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
+from cv_lab.training.average_precision import at_own_size
+from cv_lab.training.metrics import classes_of
+from cv_lab.trial.build import load_task
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}
 

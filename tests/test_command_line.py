@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from cv_lab.build import load_task
+from cv_lab.trial.build import load_task
 from tests.conftest import ROOT, TINY
 
 Train = Callable[..., Path]

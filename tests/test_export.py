@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cv_lab.build import load_task
+from cv_lab.trial.build import load_task
 from scripts import export
 from tests.conftest import PLAIN, TINY
 

@@ -14,8 +14,8 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 
-from cv_lab import shared_heads
 from cv_lab.callbacks.finite import RequireFiniteLoss
+from cv_lab.trial import shared_heads
 from tests.conftest import PLAIN
 from tests.pretended_device import WAITS, Wait, pretended_device
 
@@ -140,7 +140,7 @@ def test_heads_that_are_trained_together_do_not_wait_in_a_step(
         with pretended_device() as waits:
             task = ("task=linear_probing", *BACKBONE, f"batch_size={batch_size}", f"study={batch_size}")
             train(*TINY, *PLAIN, *task, ON_IT, f"cache_dir={tmp_path}/cache{batch_size}")
-            counts.append(len([wait for wait in waits if "cv_lab.heads.train_heads" in wait.stack]))
+            counts.append(len([wait for wait in waits if "cv_lab.frozen.heads.train_heads" in wait.stack]))
     assert counts[0] == counts[1] > 0
 
 

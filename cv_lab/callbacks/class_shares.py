@@ -9,11 +9,11 @@ from pytorch_lightning import Callback, Trainer
 from rich import get_console
 from rich.table import Table
 
-from cv_lab.class_weights import class_weights
 from cv_lab.data.base import ImageData
 from cv_lab.files import write_csv
-from cv_lab.losses import CrossEntropy
 from cv_lab.tasks.base import Task
+from cv_lab.training.class_weights import class_weights
+from cv_lab.training.losses import CrossEntropy
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
-from cv_lab import diagnosis
 from cv_lab.callbacks.history import EpochHistory
+from cv_lab.study import diagnosis
 from cv_lab.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Diagnostics(Checkpoint):
 
 
 def remedies_in_use(config: DictConfig, choices: Mapping[str, str]) -> set[str]:
-    """Which of :data:`~cv_lab.diagnosis.REMEDIES` a trial uses already.
+    """Which of :data:`~cv_lab.study.diagnosis.REMEDIES` a trial uses already.
 
     Args:
         config: the composed config.

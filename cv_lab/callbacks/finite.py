@@ -6,19 +6,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-
-class NonFiniteLossError(RuntimeError):
-    """The training loss became NaN or infinite.
-
-    Args:
-        where: step, epoch and what else helps to find the cause.
-    """
-
-    def __init__(self, loss: float, where: str) -> None:
-        super().__init__(
-            f"the training loss is {loss} at {where}: try a lower lr, a warm-up (scheduler=warmup_cosine) or "
-            "trainer.gradient_clip_val=1"
-        )
+from cv_lab.labels import NonFiniteLossError
 
 
 class RequireFiniteLoss(Callback):

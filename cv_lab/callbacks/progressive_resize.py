@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from cv_lab.losses import full_precision
+from cv_lab.training.losses import full_precision
 
 
 class ProgressiveResize(Callback):

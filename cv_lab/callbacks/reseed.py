@@ -2,7 +2,7 @@
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from cv_lab.seeds import seed_all
+from cv_lab.training.seeds import seed_all
 
 
 class ReseedEachEpoch(Callback):

@@ -9,11 +9,11 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cv_lab.augment import Augmentation, Batch, Mix
+from cv_lab.data.augment import Augmentation, Batch, Mix
 from cv_lab.data.in_memory import CPU, InMemoryImages, eval_loader, train_loader
+from cv_lab.data.memory import free_memory
+from cv_lab.data.preprocess import Preprocessing
 from cv_lab.data.splits import balanced_subset, stratified_split
-from cv_lab.memory import free_memory
-from cv_lab.preprocess import Preprocessing
 
 log = logging.getLogger(__name__)
 SHARE = 0.25  # of a GPU's free memory that a split may take; the network and its activations need the rest

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from cv_lab.data.coco_categories import choose_categories
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.masks import MaskData, Pair, Pixels
-from cv_lab.losses import IGNORE
+from cv_lab.labels import IGNORE
 
 BACKGROUND = "background"
 

@@ -11,10 +11,9 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cv_lab.augment import Batch
-from cv_lab.class_weights import ClassCounts
-from cv_lab.losses import IGNORE
-from cv_lab.memory import copies_without_waiting, send
+from cv_lab.data.augment import Batch
+from cv_lab.data.memory import copies_without_waiting, send
+from cv_lab.labels import IGNORE, ClassCounts
 
 COUNTED_AT_ONCE = 256  # masks
 MOVED_AT_ONCE = 1024  # rows

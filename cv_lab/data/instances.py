@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 from torch import Tensor
 
-from cv_lab.augment import Batch
-from cv_lab.class_weights import ClassCounts
+from cv_lab.data.augment import Batch
 from cv_lab.data.in_memory import InMemoryImages, Pixels
+from cv_lab.labels import ClassCounts
 
 RunLengths = dict[str, Any]  # "size", height and width, and "counts", bytes, as pycocotools has them
 

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.losses import IGNORE
+from cv_lab.labels import IGNORE
 
 log = logging.getLogger(__name__)
 

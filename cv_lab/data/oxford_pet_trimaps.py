@@ -10,7 +10,7 @@ import numpy as np
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.masks import MaskData, Pair, Pixels, mask_file
 from cv_lab.data.oxford_pet import OxfordPet
-from cv_lab.losses import IGNORE
+from cv_lab.labels import IGNORE
 
 log = logging.getLogger(__name__)
 CLASSES = ("background", "pet")

@@ -17,8 +17,8 @@ from rich.progress import track
 from torch import Tensor
 
 from cv_lab.data.in_memory import MappedRows
-from cv_lab.mapped import find_or_compute
-from cv_lab.preprocess import Preprocessing
+from cv_lab.data.mapped import find_or_compute
+from cv_lab.data.preprocess import Preprocessing
 
 log = logging.getLogger(__name__)
 AT_ONCE = 128  # files decoded before they are written

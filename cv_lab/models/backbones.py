@@ -14,8 +14,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from cv_lab.data.preprocess import Preprocessing
 from cv_lab.models.cut import copy_to_meta
-from cv_lab.preprocess import Preprocessing
 
 # Heads that help in training alone: networks are made without them, files may hold them.
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_head.")

@@ -15,13 +15,13 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 
-from cv_lab.losses import full_precision
+from cv_lab.data.preprocess import Preprocessing
 from cv_lab.models.backbones import NamedNetwork, NetworkFactory, preprocessing_of
 from cv_lab.models.cut import heads_of
 from cv_lab.models.pyramid import PartlyFrozen, PyramidBackbone
 from cv_lab.models.roi_align import MultiScaleRoIAlign
 from cv_lab.models.weights import fit_state_dict, keep_head, start_from
-from cv_lab.preprocess import Preprocessing
+from cv_lab.training.losses import full_precision
 
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LOSSES = {  # torchvision's names, and ours

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from cv_lab.data.preprocess import Preprocessing
 from cv_lab.models.backbones import NamedNetwork, TimmNetwork, check_name
 from cv_lab.models.weights import fit_state_dict, keep_head
-from cv_lab.preprocess import Preprocessing
 
 # It warns of the head's weights, which an encoder has no use for; what does not fit is refused before.
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cv_lab.draw import palette
+from cv_lab.pictures.draw import palette
 from cv_lab.report.chart import GREY, Axis, Cell, Chart, Row, Series, dots, heat_map, plot, sheet
-from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, Setting, text
 from cv_lab.report.wording import count, figure, is_share, seconds, slug, spread
+from cv_lab.study.read import Entry, number
 
 COLORS = 10  # lines that eyes tell apart in one chart; beyond that each setting gets a chart
 PANELS = 12  # small multiples at most

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cv_lab.diagnosis import dead_learning, diverging_loss
 from cv_lab.report.figures import front_of, pair_key
-from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, Setting, text
 from cv_lab.report.wording import count, every, figure, gap, is_share, listing, seconds, slug, spread
+from cv_lab.study.diagnosis import dead_learning, diverging_loss
+from cv_lab.study.read import Entry, number
 
 ENOUGH = 0.005  # of a metric in 0..1: half a point, within which a result counts as reached
 CLOSE = 0.02  # of the best result; a trial that gives up no more is worth naming if it is quicker
@@ -35,7 +35,7 @@ class Finding:
     figure: str = ""
 
 
-# What trials find wrong with themselves, see cv_lab.diagnosis, by what it is called here.
+# What trials find wrong with themselves, see cv_lab.study.diagnosis, by what it is called here.
 TROUBLE = {
     "diverged": {"diverging_loss", "exploding_loss"},
     "collapsed": {"collapse"},

@@ -14,9 +14,9 @@ import jinja2
 from cv_lab.files import write_csv, write_text
 from cv_lab.report import figures, pictures, tables
 from cv_lab.report.findings import WARNINGS, findings, reason
-from cv_lab.report.read import FIGURES, Entry, Study, read_study
 from cv_lab.report.sections import Section, sections
 from cv_lab.report.wording import clean, count, seconds, slug
+from cv_lab.study.read import FIGURES, Entry, Study, read_study
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_lab.confusion import most_confused
-from cv_lab.report.read import Entry, UnreadableError, number, read_table
 from cv_lab.report.sections import Section
+from cv_lab.study.confusion import most_confused
+from cv_lab.study.read import Entry, UnreadableError, number, read_table
 
 SHOWN = 4  # settings whose pictures are in the report; those of others stay in their folders
 WIDTH = 1120  # pixels of a picture in the report; the full one stays in the trial's folder
@@ -48,7 +48,7 @@ class Matrix:
     counts: NDArray[np.int64]
 
     def pairs(self) -> list[tuple[str, str, int, float]]:
-        """The most confused pairs, see :func:`~cv_lab.confusion.most_confused`."""
+        """The most confused pairs, see :func:`~cv_lab.study.confusion.most_confused`."""
         return most_confused(self.counts, self.classes, PAIRS)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cv_lab.report.read import Entry
-from cv_lab.study import but_for_seed, implied, varied
+from cv_lab.study.read import Entry
+from cv_lab.study.trials import but_for_seed, implied, varied
 
 
 @dataclass(frozen=True)

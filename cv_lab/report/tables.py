@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cv_lab.report.findings import reason
-from cv_lab.report.read import Entry, number
 from cv_lab.report.sections import Section, deviation, label, mean, text
 from cv_lab.report.wording import clean, figure, seconds, short, spread, whole
-from cv_lab.study import loss_columns, seconds_per_percent
+from cv_lab.study.read import Entry, number
+from cv_lab.study.trials import loss_columns, seconds_per_percent
 
 
 @dataclass(frozen=True)

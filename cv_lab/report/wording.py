@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from cv_lab.study import is_loss
+from cv_lab.study.trials import is_loss
 
 
 def is_share(metric: str) -> bool:

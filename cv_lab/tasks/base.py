@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
-from cv_lab.augment import Batch
+from cv_lab.data.augment import Batch
+from cv_lab.data.preprocess import Preprocessing
 from cv_lab.models.cut import flops
 from cv_lab.models.weights import fit_state_dict
-from cv_lab.optimizers import OptimizerFactory, ParameterGroups
-from cv_lab.preprocess import Preprocessing
+from cv_lab.training.optimizers import OptimizerFactory, ParameterGroups
 
 ModelFactory = Callable[..., nn.Module]  # called with num_classes
 SchedulerFactory = Callable[..., LRScheduler]  # called with the optimizer and total_steps

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cv_lab.augment import Batch
-from cv_lab.losses import full_precision
-from cv_lab.metrics import SplitMetrics, accuracy, f1
+from cv_lab.data.augment import Batch
 from cv_lab.models.cut import heads_of
 from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
+from cv_lab.training.losses import full_precision
+from cv_lab.training.metrics import SplitMetrics, accuracy, f1
 
 
 class Classification(Task):

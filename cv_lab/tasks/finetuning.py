@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from cv_lab.optimizers import ParameterGroups
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.transfer import Transfer
+from cv_lab.training.optimizers import ParameterGroups
 
 
 class FineTuning(Transfer):

@@ -6,14 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from cv_lab.augment import Batch
-from cv_lab.average_precision import KINDS, AveragePrecision, Found, at_own_size
-from cv_lab.memory import send
-from cv_lab.metrics import MeanLoss, Metric
+from cv_lab.data.augment import Batch
+from cv_lab.data.memory import send
 from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
-from cv_lab.seeds import seed_torch
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
+from cv_lab.training.average_precision import KINDS, AveragePrecision, Found, at_own_size
+from cv_lab.training.metrics import MeanLoss, Metric
+from cv_lab.training.seeds import seed_torch
 
 LEAST_SIDE = 1  # pixels of a box that is learnt from
 
@@ -53,7 +53,7 @@ class InstanceSegmentation(Task):
     """Train a Mask R-CNN to find all objects of an image.
 
     The five losses are logged by part. Validation and test log COCO's figures for masks and boxes, see
-    :meth:`~cv_lab.average_precision.AveragePrecision.compute`, measured in the images' own size.
+    :meth:`~cv_lab.training.average_precision.AveragePrecision.compute`, measured in the images' own size.
 
     Args:
         model: makes the network, an :class:`~cv_lab.models.mask_rcnn.InstanceSegmenter`, from ``num_classes=K``.

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from cv_lab.augment import Batch
-from cv_lab.callbacks.finite import NonFiniteLossError
-from cv_lab.heads import Heads
-from cv_lab.losses import CrossEntropy, full_precision
-from cv_lab.metrics import ConfusionMatrix, accuracy
-from cv_lab.optimizers import ParameterGroups
+from cv_lab.data.augment import Batch
+from cv_lab.frozen.heads import Heads
+from cv_lab.labels import NonFiniteLossError
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.transfer import Transfer
+from cv_lab.training.losses import CrossEntropy, full_precision
+from cv_lab.training.metrics import ConfusionMatrix, accuracy
+from cv_lab.training.optimizers import ParameterGroups
 
 SAMPLE = 2048  # training images that the features' mean and deviation are taken from
 AT_ONCE = 256  # images in a pass of the backbone
@@ -62,7 +62,7 @@ class LinearProbing(Transfer):
         knn: the test also counts how often the `knn` nearest training images are right, as ``test/knn_accuracy``:
             cosine similarity s, each votes with exp(s / 0.07) (Wu et al., 2018). None leaves it out.
         together: train the heads of a study's trials that differ in optimizer, schedule, learning rate and weight
-            decay alone in one pass, see :mod:`cv_lab.heads`.
+            decay alone in one pass, see :mod:`cv_lab.frozen.heads`.
     """
 
     def __init__(

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cv_lab.augment import Batch
-from cv_lab.losses import IGNORE
-from cv_lab.metrics import (
+from cv_lab.data.augment import Batch
+from cv_lab.labels import IGNORE
+from cv_lab.models.segmentation import Segmenter
+from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
+from cv_lab.training.metrics import (
     SplitMetrics,
     accuracy,
     class_accuracy,
@@ -16,9 +18,7 @@ from cv_lab.metrics import (
     iou,
     mean_iou,
 )
-from cv_lab.models.segmentation import Segmenter
-from cv_lab.optimizers import ParameterGroups
-from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
+from cv_lab.training.optimizers import ParameterGroups
 
 
 class SemanticSegmentation(Task):

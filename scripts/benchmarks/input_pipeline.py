@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import VisionDataset
 from torchvision.transforms import v2
 
-from cv_lab.augment import Augmentation, RandomCrop, RandomHorizontalFlip
+from cv_lab.data.augment import Augmentation, RandomCrop, RandomHorizontalFlip
 from cv_lab.data.cifar import Cifar100
 from cv_lab.data.in_memory import InMemoryImages, train_loader
 from cv_lab.models.small_cnn import SmallCNN

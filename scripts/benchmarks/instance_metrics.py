@@ -18,8 +18,8 @@ from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from cv_lab.average_precision import AveragePrecision, at_own_size
 from cv_lab.data.instances import Instances
+from cv_lab.training.average_precision import AveragePrecision, at_own_size
 
 IMAGES, OBJECTS, CLASSES, SIZE = 200, 20, 20, (240, 320)
 MEMORY_IMAGES = (50, 200)  # of one evaluation each

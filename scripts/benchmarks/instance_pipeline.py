@@ -15,11 +15,11 @@ from common import interleaved, print_machine
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from cv_lab.build import build_task
 from cv_lab.config import register_config
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import train_loader
 from cv_lab.tasks.instance_segmentation import InstanceSegmentation, targets_of
+from cv_lab.trial.build import build_task
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 STEPS = 4  # batches a round

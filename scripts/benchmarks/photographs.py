@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from cv_lab.data.in_memory import InMemoryImages, train_loader
+from cv_lab.data.memory import keep_large_blocks
 from cv_lab.data.photos import decoded
-from cv_lab.memory import keep_large_blocks
-from cv_lab.preprocess import Preprocessing
+from cv_lab.data.preprocess import Preprocessing
 
 MEAN, STD, BATCH = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 64
 

@@ -16,8 +16,8 @@ from common import interleaved, print_machine
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, RMSprop
 
-from cv_lab.heads import HeadEpoch, train_heads
-from cv_lab.losses import CrossEntropy
+from cv_lab.frozen.heads import HeadEpoch, train_heads
+from cv_lab.training.losses import CrossEntropy
 
 SAMPLES, WIDTH, CLASSES, BATCH, EPOCHS = 50_000, 512, 10, 128, 2
 KINDS: list[Any] = [Adam, partial(SGD, momentum=0.9), RMSprop]

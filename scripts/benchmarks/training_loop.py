@@ -14,12 +14,12 @@ from common import interleaved, print_machine
 from pytorch_lightning import Trainer
 from torch import nn
 
-from cv_lab.augment import Augmentation, RandomCrop, RandomHorizontalFlip
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.progress import EpochProgress
 from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing
+from cv_lab.data.augment import Augmentation, RandomCrop, RandomHorizontalFlip
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.models.small_cnn import SmallCNN

@@ -14,14 +14,14 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from cv_lab import diagnosis
 from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.losses import CrossEntropy
+from cv_lab.study import diagnosis
 from cv_lab.tasks.classification import Classification
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
+from cv_lab.training.losses import CrossEntropy
 
 
 class Greys(ImageData):

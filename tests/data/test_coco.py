@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from cv_lab.augment import Augmentation, RandomHorizontalFlip, RandomResizedCrop
+from cv_lab.data.augment import Augmentation, RandomHorizontalFlip, RandomResizedCrop
 from cv_lab.data.coco import Coco
 from cv_lab.data.instances import by_id
 from cv_lab.tasks.instance_segmentation import targets_of

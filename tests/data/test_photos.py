@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from cv_lab.data.photos import decoded_size
+from cv_lab.data.preprocess import Preprocessing
 from cv_lab.models.backbones import TimmNetwork
-from cv_lab.preprocess import Preprocessing
 from tests.conftest import PLAIN
 
 

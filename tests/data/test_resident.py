@@ -10,7 +10,7 @@ from cv_lab.data import base, in_memory
 from cv_lab.data.base import SHARE
 from cv_lab.data.in_memory import InMemoryImages, MappedRows, eval_loader, train_loader
 from cv_lab.data.shapes import Shapes
-from cv_lab.features import FeatureRows
+from cv_lab.frozen.features import FeatureRows
 from tests.pretended_device import DEVICE, PretendedTensor, pretended_device
 
 COUNT = 12

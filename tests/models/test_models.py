@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from cv_lab.data.preprocess import Preprocessing
 from cv_lab.models.backbones import NamedNetwork, TimmNetwork, TorchvisionNetwork
 from cv_lab.models.cut import heads_of
 from cv_lab.models.resnet9 import ResNet9
 from cv_lab.models.small_cnn import SmallCNN
 from cv_lab.models.weights import start_from
 from cv_lab.models.whitened_cnn import Whitening
-from cv_lab.preprocess import Preprocessing
 
 
 @pytest.mark.parametrize("size", [32, 48, 64])

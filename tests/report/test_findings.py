@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cv_lab.report.findings import findings
-from cv_lab.report.read import read_study
 from cv_lab.report.sections import sections
+from cv_lab.study.read import read_study
 from tests.report.folders import failed, make_trial
 
 

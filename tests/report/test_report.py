@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from cv_lab import files
 from cv_lab.files import read_json, write_csv, write_json
 from cv_lab.report.page import write_report
-from cv_lab.summary import StudySummary
+from cv_lab.report.summary import StudySummary
 from tests.report.folders import add_predictions, failed, make_trial
 
 ROOT = Path(__file__).parents[2]

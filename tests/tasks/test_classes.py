@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from cv_lab.losses import CrossEntropy
 from cv_lab.models.backbones import TimmNetwork
 from cv_lab.models.segmentation import SmallUNet
 from cv_lab.models.small_cnn import SmallCNN
@@ -16,6 +15,7 @@ from cv_lab.tasks.classification import Classification
 from cv_lab.tasks.finetuning import FineTuning
 from cv_lab.tasks.linear_probing import LinearProbing
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
+from cv_lab.training.losses import CrossEntropy
 
 MODELS: dict[type[Task], Any] = {
     Classification: SmallCNN,

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cv_lab.build import load_task
-from cv_lab.metrics import SplitMetrics
 from cv_lab.models.backbones import TimmNetwork
 from cv_lab.tasks.classification import Classification
 from cv_lab.tasks.finetuning import FineTuning
+from cv_lab.training.metrics import SplitMetrics
+from cv_lab.trial.build import load_task
 from tests.conftest import PLAIN
 
 Train = Callable[..., Path]

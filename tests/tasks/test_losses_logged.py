@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from cv_lab.build import load_task
 from cv_lab.config import register_config
 from cv_lab.files import read_json
-from cv_lab.losses import IGNORE
+from cv_lab.labels import IGNORE
+from cv_lab.trial.build import load_task
 from tests.conftest import PLAIN, ROOT, TINY
 
 Train = Callable[..., Path]

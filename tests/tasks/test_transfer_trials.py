@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cv_lab.build import load_task
 from cv_lab.models.backbones import TimmNetwork, TorchvisionNetwork
+from cv_lab.trial.build import load_task
 from tests.conftest import PLAIN
 
 FEW = ("data.train_count=60", "data.test_count=10", "data.image_size=32", "batch_size=8", "epochs=1")

@@ -1,0 +1,87 @@
+"""From configs to objects, for training and for loading a checkpoint again."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from cv_lab.models.backbones import NetworkFactory, preprocessing_of
+from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
+from cv_lab.tasks.base import Task
+from cv_lab.training.losses import CrossEntropy
+from cv_lab.training.optimizers import optimizer_factory
+
+PARTS = ("task", "model", "loss", "optimizer", "scheduler", "weights")
+
+
+def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = True) -> Task:
+    """Instantiate the task of a composed config for `classes`, with its hyper-parameters as plain Python values.
+
+    Args:
+        config: a composed config.
+        classes: names of the classes that the data tells apart.
+        pretrained: start from ``config.weights``; false leaves the weights random, to be filled from a checkpoint.
+    """
+    model = instantiate(config.model)
+    task: Task = instantiate(config.task)(
+        model=model,
+        classes=classes,
+        loss=instantiate(config.loss),
+        optimizer=optimizer_factory(plain(config.optimizer)),
+        scheduler=instantiate(config.scheduler),
+    )
+    for loss in task.modules():
+        if isinstance(loss, CrossEntropy):
+            loss.make_room(len(classes))
+    task.preprocessing = preprocessing_of(model)
+    # A checkpoint may be loaded from another folder.
+    weights = config.weights if config.weights in ("none", "default") else os.path.abspath(config.weights)
+    if pretrained and weights != "none":
+        task.start_from(_weights(model, config), weights)
+    # Plain values only, so that checkpoints load with weights_only=True.
+    parts = {key: plain(config[key]) for key in PARTS}
+    task.save_hyperparameters({"config": parts | {"weights": weights}, "classes": list(classes)})
+    return task
+
+
+def _weights(model: Any, config: DictConfig) -> dict[str, Tensor]:
+    """The weights that the config names, for the network that `model` makes."""
+    if config.weights != "default":
+        state = read_state_dict(config.weights)
+    elif isinstance(model, NetworkFactory):
+        state = model.default_weights()
+    else:
+        raise ValueError(
+            f"{config.model._target_} has no published weights: give weights=FILE, weights=none, or a network that has "
+            "some (model=torchvision, model=timm)"
+        )
+    return model.adapt(state) if isinstance(model, NetworkFactory) else state
+
+
+def plain(value: Any) -> Any:
+    """A part of a composed config as plain Python values, without interpolations."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def load_task(checkpoint: str | Path) -> Task:
+    """The trained task of a trial's checkpoint, in evaluation mode on the CPU, ready for `task.preprocessing(images)`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a checkpoint of this lab.
+    """
+    saved = read_checkpoint(checkpoint)
+    # A checkpoint of a frozen backbone may hold the head alone.
+    parts = OmegaConf.create(saved["hyper_parameters"]["config"])
+    task = build_task(parts, saved["hyper_parameters"]["classes"], pretrained="backbone_from" in saved)
+    task.on_load_checkpoint(saved)
+    fit_state_dict(task, saved["state_dict"], str(checkpoint))
+    images = saved["hyper_parameters"]["images"]
+    task.preprocessing = task.preprocessing.over(images["mean"], images["std"])
+    height, width = images["size"]
+    task.image_size = (height, width)
+    return task.eval()

@@ -1,0 +1,121 @@
+"""A study's table, from the files of its trials."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from cv_lab.report.summary import StudySummary
+from cv_lab.study.read import read_study
+from cv_lab.study.record import SCHEMA
+from cv_lab.study.trials import by_seed, implied, print_table, varied
+
+
+def write_trial(
+    study: Path,
+    parameters: dict[str, Any],
+    accuracy: float | None,
+    more: dict[str, float] | None = None,
+    **record: Any,
+) -> None:
+    """A trial's folder; without `accuracy` it is not completed. `more` are further metrics."""
+    folder = study / ",".join(f"{key}={value}" for key, value in parameters.items())
+    folder.mkdir(parents=True)
+    host = {"host": socket.gethostname(), "pid": os.getpid(), "pid_start": 0}
+    fields = {
+        "schema": SCHEMA,
+        "status": "completed",
+        "parameters": parameters,
+        "overrides": [],
+        "error": None,
+        **host,
+        **record,
+    }
+    (folder / "trial.json").write_text(json.dumps(fields | host | record))
+    if accuracy is not None:
+        monitor = {"name": "val/accuracy", "mode": "max", "best": accuracy, "epoch": 3, "validation": "split"}
+        metrics = {"train/loss": 1.0, "val/loss": 1.0, "val/accuracy": accuracy, **(more or {})}
+        result = {"schema": SCHEMA, "monitor": monitor, "metrics": metrics, "seconds": {"fit": 10.0}}
+        (folder / "result.json").write_text(json.dumps(result))
+
+
+def test_seeds_share_a_row_with_mean_and_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for lr, accuracies in ((0.1, (0.5, 0.6, 0.7)), (0.01, (0.8, 0.6, 0.9))):
+        for seed, accuracy in enumerate(accuracies, 1):
+            write_trial(tmp_path, {"lr": lr, "seed": seed}, accuracy)
+    trials = read_study(tmp_path).trials
+    assert [len(group) for group in by_seed(trials)] == [3, 3]
+    print_table(trials)
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["lr", "seeds"]
+    assert first.split()[:2] == ["0.01", "3"]  # the better mean
+    assert "76.67 ± 15.28 %" in first
+    assert "60.00 ± 10.00 %" in second
+
+
+def test_plain_cross_entropy_is_shown_where_the_loss_is_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, smoothed = tmp_path / "plain", tmp_path / "smoothed"
+    for study, entropies in ((plain, (1.0, 1.0)), (smoothed, (1.0, 0.8))):
+        for smoothing, entropy in zip((0.0, 0.1), entropies, strict=True):
+            write_trial(study, {"label_smoothing": smoothing}, 0.5 - smoothing, {"val/cross_entropy": entropy})
+    print_table(read_study(plain).trials)
+    assert "cross_entropy" not in capsys.readouterr().out
+    print_table(read_study(smoothed).trials)
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split()[1:4] == ["train/loss", "val/loss", "val/cross_entropy"]
+    assert first.split()[1:4] == ["1", "1", "1"]
+    assert second.split()[1:4] == ["1", "1", "0.8"]  # no share in per cent
+
+
+def test_what_follows_from_a_swept_parameter_is_implied(tmp_path: Path) -> None:
+    for number, (optimizer, decay, lr) in enumerate(
+        [("adam", 0.0, 0.1), ("adamw", 0.01, 0.1), ("adam", 0.0, 0.2), ("sgd", 0.0, 0.2)]
+    ):
+        parameters = {"optimizer": optimizer, "weight_decay": decay, "lr": lr}
+        write_trial(tmp_path / "s", parameters, number / 10, overrides=[f"optimizer={optimizer}", f"lr={lr}"])
+        asked = [f"optimizer={optimizer}", f"weight_decay={decay}", f"lr={lr}"]
+        write_trial(tmp_path / "asked", parameters, number / 10, overrides=asked)
+    for study, expected in (("s", ["weight_decay"]), ("asked", [])):
+        trials = read_study(tmp_path / study).trials
+        names = varied(trials)
+        assert sorted(names) == ["lr", "optimizer", "weight_decay"]
+        assert implied(trials, names) == expected
+
+
+def test_without_repeated_seeds_each_trial_has_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_trial(tmp_path, {"lr": 0.1, "seed": 1}, 0.5)
+    write_trial(tmp_path, {"lr": 0.2, "seed": 2}, 0.6)
+    print_table(read_study(tmp_path).trials)
+    printed = capsys.readouterr().out
+    assert "±" not in printed
+    assert "seeds" not in printed
+    assert printed.splitlines()[0].split()[:2] == ["lr", "seed"]
+
+
+def test_what_did_not_end_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_trial(tmp_path, {"seed": 1}, None, status="failed", error={"type": "E", "message": "no luck"})
+    write_trial(tmp_path, {"seed": 2}, None, status="running")  # this process did not start at tick 0
+    write_trial(tmp_path, {"seed": 3}, None, status="running", host="elsewhere")
+    write_trial(tmp_path, {"seed": 4}, None, status="interrupted")
+    print_table(read_study(tmp_path).trials)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("failed: ")
+    assert lines[0].endswith("no luck")
+    assert [line.partition(":")[0] for line in lines[1:]] == ["killed", "running in another process", "interrupted"]
+
+
+def test_a_damaged_trial_hides_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_trial(tmp_path, {"lr": 0.1}, 0.5)
+    write_trial(tmp_path, {"lr": 0.2}, 0.6)
+    (tmp_path / "lr=0.1" / "trial.json").write_text("{")
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    StudySummary().on_multirun_end(config)
+    printed = capsys.readouterr().out
+    assert "60.00 %" in printed
+    assert "lr=0.1 is left out: trial.json is damaged" in printed
