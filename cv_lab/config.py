@@ -27,7 +27,7 @@ NOT_IDENTIFYING = {
     "fail_fast",
 }
 # What trials may differ in and still train their heads in one pass.
-OF_A_HEAD = ("optimizer", "scheduler", "lr", "weight_decay")
+HEAD_ONLY_KEYS = ("optimizer", "scheduler", "lr", "weight_decay")
 LONGEST_NAME = 120  # bytes; file systems allow 255, and paths are printed in tables
 
 

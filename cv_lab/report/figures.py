@@ -7,7 +7,7 @@ from cv_lab.pictures.draw import palette
 from cv_lab.report.chart import GREY, Axis, Cell, Chart, Row, Series, dots, heat_map, plot, sheet
 from cv_lab.report.sections import Section, Setting, text
 from cv_lab.report.wording import count, figure, is_share, seconds, slug, spread
-from cv_lab.study.read import Entry, number
+from cv_lab.study.trials import Trial, number
 
 COLORS = 10  # lines that eyes tell apart in one chart; beyond that each setting gets a chart
 PANELS = 12  # small multiples at most
@@ -149,14 +149,14 @@ def pair_key(section: Section, a: str, b: str) -> str:
     return f"heat_map_{slug(down)}_x_{slug(across)}"
 
 
-def front_of(section: Section) -> list[Entry]:
+def front_of(section: Section) -> list[Trial]:
     """The finished trials that no other beats in both metric and seconds, fastest first."""
     points = [(t, s, t.best) for t in section.finished if t.best is not None and (s := t.figure("seconds", "fit"))]
     return [trial for trial, _, _ in _front(section, points)]
 
 
-def _front(section: Section, points: Sequence[tuple[Entry, float, float]]) -> list[tuple[Entry, float, float]]:
-    front: list[tuple[Entry, float, float]] = []
+def _front(section: Section, points: Sequence[tuple[Trial, float, float]]) -> list[tuple[Trial, float, float]]:
+    front: list[tuple[Trial, float, float]] = []
     for point in sorted(points, key=lambda p: (p[1], -section.better(p[2], 0.0))):
         if not front or section.better(point[2], front[-1][2]) > 0:
             front.append(point)

@@ -8,7 +8,7 @@ from cv_lab.report.figures import front_of, pair_key
 from cv_lab.report.sections import Section, Setting, text
 from cv_lab.report.wording import count, every, figure, gap, is_share, listing, seconds, slug, spread
 from cv_lab.study.diagnosis import dead_learning, diverging_loss
-from cv_lab.study.read import Entry, number
+from cv_lab.study.trials import Trial, number
 
 ENOUGH = 0.005  # of a metric in 0..1: half a point, within which a result counts as reached
 CLOSE = 0.02  # of the best result; a trial that gives up no more is worth naming if it is quicker
@@ -176,7 +176,7 @@ def costs(section: Section) -> list[Finding]:
 def trouble(section: Section) -> list[Finding]:
     """Trials that failed, diverged, collapsed, overfitted or underfitted."""
     found = []
-    failed: dict[str, list[Entry]] = {}
+    failed: dict[str, list[Trial]] = {}
     for trial in section.trials:
         if trial.status == "failed":
             failed.setdefault(reason(trial), []).append(trial)
@@ -248,14 +248,14 @@ def caveats(section: Section) -> list[Finding]:
     return found
 
 
-def _of(section: Section, trials: Sequence[Entry]) -> str:
+def _of(section: Section, trials: Sequence[Trial]) -> str:
     """ "2 of 9 trials", "Both trials", "All 9 trials"."""
     if len(trials) == len(section.trials) > 1:
         return every(len(trials), "trial").capitalize()
     return f"{len(trials)} of {count(len(section.trials), 'trial')}"
 
 
-def reason(trial: Entry) -> str:
+def reason(trial: Trial) -> str:
     """Why a trial failed, in one line."""
     error = trial.record.get("error")
     if not isinstance(error, dict):
@@ -362,7 +362,7 @@ def _interaction(section: Section, given: str, asked: str, best: dict[str, Setti
     return Finding("interaction", words, list(dict.fromkeys([*trials, *_names([same])])), show)
 
 
-def _saturated(section: Section, trial: Entry, curve: list[tuple[float, float]]) -> Finding | None:
+def _saturated(section: Section, trial: Trial, curve: list[tuple[float, float]]) -> Finding | None:
     best, last = trial.best, curve[-1][0]
     assert best is not None
     reached = next((epoch for epoch, value in curve if section.better(best, value) <= ENOUGH), last)
@@ -378,7 +378,7 @@ def _saturated(section: Section, trial: Entry, curve: list[tuple[float, float]])
     return Finding("epochs", words, [trial.name], "curves")
 
 
-def _told(trial: Entry) -> list[tuple[str, str]]:
+def _told(trial: Trial) -> list[tuple[str, str]]:
     """Kind and words of what the trial found wrong with itself to its end.
 
     One that did not come to write its result is judged by its curves, by the same rules.
@@ -398,7 +398,7 @@ def _told(trial: Entry) -> list[tuple[str, str]]:
     ]
 
 
-def _underfitted(section: Section, trial: Entry) -> str | None:
+def _underfitted(section: Section, trial: Trial) -> str | None:
     name = f"train/{section.metric}"
     if trial.best is None or section.mode != "max" or not is_share(name):
         return None
@@ -408,7 +408,7 @@ def _underfitted(section: Section, trial: Entry) -> str | None:
     return f"{name} is only {figure(name, own)} in its last epoch, that of the best trial {figure(name, best)}"
 
 
-def _in(some: Sequence[Entry], trials: Sequence[Entry]) -> str:
+def _in(some: Sequence[Trial], trials: Sequence[Trial]) -> str:
     """ "In 2 of 9 finished trials"."""
     if len(trials) == 1:
         return "In the finished trial"

@@ -16,7 +16,8 @@ from cv_lab.report import figures, pictures, tables
 from cv_lab.report.findings import WARNINGS, findings, reason
 from cv_lab.report.sections import Section, sections
 from cv_lab.report.wording import clean, count, seconds, slug
-from cv_lab.study.read import FIGURES, Entry, Study, read_study
+from cv_lab.study.read import FIGURES, Study, read_study
+from cv_lab.study.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,12 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
     }
 
 
-def _shown(section: Section) -> list[Entry]:
+def _shown(section: Section) -> list[Trial]:
     return [t for t in pictures.representatives(section, pictures.SHOWN) if (t.folder / "predictions").is_dir()]
 
 
 def _pictures(
-    study: Study, section: Section, trial: Entry, matrices: dict[str, pictures.Matrix], notes: list[str]
+    study: Study, section: Section, trial: Trial, matrices: dict[str, pictures.Matrix], notes: list[str]
 ) -> dict[str, Any]:
     matrix = matrices.get(trial.name)
     return {
@@ -134,7 +135,7 @@ def _classes(section: Section, notes: list[str]) -> list[tuple[str, tables.Table
     return tables.per_class_tables(found)
 
 
-def _failure(section: Section, trial: Entry) -> dict[str, str]:
+def _failure(section: Section, trial: Trial) -> dict[str, str]:
     error = trial.record.get("error")
     error = error if isinstance(error, dict) else {}
     return {

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from cv_lab.report.sections import Section
 from cv_lab.study.confusion import most_confused
-from cv_lab.study.read import Entry, UnreadableError, number, read_table
+from cv_lab.study.read import UnreadableError, read_table
+from cv_lab.study.trials import Trial, number
 
 SHOWN = 4  # settings whose pictures are in the report; those of others stay in their folders
 WIDTH = 1120  # pixels of a picture in the report; the full one stays in the trial's folder
@@ -43,7 +44,7 @@ class Picture:
 class Matrix:
     """A confusion matrix: its trial, its classes, its counts (K, K) with the truth in rows."""
 
-    trial: Entry
+    trial: Trial
     classes: list[str]
     counts: NDArray[np.int64]
 
@@ -52,12 +53,12 @@ class Matrix:
         return most_confused(self.counts, self.classes, PAIRS)
 
 
-def representatives(section: Section, limit: int) -> list[Entry]:
+def representatives(section: Section, limit: int) -> list[Trial]:
     """The best trial of each of the best settings."""
     return [setting.trials[0] for setting in section.judged[:limit]]
 
 
-def pictures(study: Path, trial: Entry, notes: list[str]) -> list[Picture]:
+def pictures(study: Path, trial: Trial, notes: list[str]) -> list[Picture]:
     """All pictures in the trial's ``predictions/``, the gallery first; what cannot be read is noted."""
     folder = trial.folder / "predictions"
     order = {name: i for i, name in enumerate([*PICTURES, *TITLES])}
@@ -71,7 +72,7 @@ def pictures(study: Path, trial: Entry, notes: list[str]) -> list[Picture]:
     return found
 
 
-def matrix(trial: Entry, notes: list[str]) -> Matrix | None:
+def matrix(trial: Trial, notes: list[str]) -> Matrix | None:
     """The trial's confusion matrix, if it wrote one; a damaged one is noted."""
     path = trial.folder / "predictions" / "confusion_matrix.csv"
     if not path.exists():
@@ -89,7 +90,7 @@ def matrix(trial: Entry, notes: list[str]) -> Matrix | None:
     return Matrix(trial, classes, counts)
 
 
-def per_class(trial: Entry, notes: list[str]) -> dict[str, dict[str, float]]:
+def per_class(trial: Trial, notes: list[str]) -> dict[str, dict[str, float]]:
     """Figures of each class: from metrics called ``test/FIGURE/CLASS``, and from tables with a column "class".
 
     Returns:

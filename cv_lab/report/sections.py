@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cv_lab.study.read import Entry
-from cv_lab.study.trials import but_for_seed, implied, varied
+from cv_lab.study.trials import Trial, group_by_setting, implied_parameters, varying_parameters
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Setting:
 
     values: dict[str, Any]
     label: str
-    trials: list[Entry]
+    trials: list[Trial]
 
     @property
     def scores(self) -> list[float]:
@@ -56,7 +55,7 @@ class Section:
     task: str
     monitor: str
     mode: str
-    trials: list[Entry]
+    trials: list[Trial]
     settings: list[Setting]
     names: list[str]
     implied: list[str]
@@ -72,11 +71,11 @@ class Section:
         return max((len(setting.scores) for setting in self.settings), default=0)
 
     @property
-    def finished(self) -> list[Entry]:
+    def finished(self) -> list[Trial]:
         return [trial for trial in self.trials if trial.best is not None]
 
     @property
-    def best(self) -> Entry:
+    def best(self) -> Trial:
         """The best trial; there must be one with a result."""
         return next(trial for trial in self.trials if trial.best is not None)
 
@@ -89,16 +88,16 @@ class Section:
         """By how much `a` is better than `b`; negative if it is worse."""
         return a - b if self.mode == "max" else b - a
 
-    def label(self, trial: Entry) -> str:
+    def label(self, trial: Trial) -> str:
         """A trial by the values in which it differs from the others."""
         names = [name for name in (*self.names, "seed") if name in self.names or len(self.settings) < len(self.trials)]
         alone = "the only trial" if len(self.trials) == 1 else trial.name
         return label({name: trial.parameters.get(name) for name in names}) or alone
 
 
-def sections(trials: Sequence[Entry]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """Sort trials, given best first, into sections."""
-    groups: dict[tuple[str, str, str], list[Entry]] = {}
+    groups: dict[tuple[str, str, str], list[Trial]] = {}
     for trial in trials:
         if trial.result is not None:
             monitor = trial.result["monitor"]
@@ -131,12 +130,12 @@ def deviation(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _section(task: str, monitor: str, mode: str, trials: list[Entry]) -> Section:
-    names = [name for name in varied(trials) if name != "seed"] if len(trials) > 1 else []
-    follow = implied(trials, names)
+def _section(task: str, monitor: str, mode: str, trials: list[Trial]) -> Section:
+    names = [name for name in varying_parameters(trials) if name != "seed"] if len(trials) > 1 else []
+    follow = implied_parameters(trials, names)
     names = [name for name in names if name not in follow]
     settings = []
-    for members in but_for_seed(trials):
+    for members in group_by_setting(trials):
         values = {name: members[0].parameters.get(name) for name in names}
         settings.append(Setting(values, label(values) or "the only setting", members))
     sign = 1 if mode == "max" else -1
@@ -144,7 +143,7 @@ def _section(task: str, monitor: str, mode: str, trials: list[Entry]) -> Section
     return Section(task, monitor, mode, trials, settings, names, follow)
 
 
-def _task(trial: Entry) -> str:
+def _task(trial: Trial) -> str:
     return text(trial.parameters.get("task", "unknown task"))
 
 

@@ -8,7 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from cv_lab.study.read import read_study
-from cv_lab.study.trials import print_table
+from cv_lab.study.table import print_table
 
 
 class StudySummary(Callback):

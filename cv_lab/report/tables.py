@@ -7,8 +7,7 @@ from typing import Any
 from cv_lab.report.findings import reason
 from cv_lab.report.sections import Section, deviation, label, mean, text
 from cv_lab.report.wording import clean, figure, seconds, short, spread, whole
-from cv_lab.study.read import Entry, number
-from cv_lab.study.trials import loss_columns, seconds_per_percent
+from cv_lab.study.trials import Trial, loss_columns, number, seconds_per_percent
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def cost_table(section: Section) -> Table:
     return _without_empty(Table(columns, rows, 0 if rows else None))
 
 
-def note(section: Section, trial: Entry) -> str:
+def note(section: Section, trial: Trial) -> str:
     """What the table says of a trial beside its figures."""
     if trial.status == "failed":
         return reason(trial)
@@ -139,7 +138,7 @@ def note(section: Section, trial: Entry) -> str:
     return "no epoch yet" if trial.status == "running" else ""
 
 
-def csv_rows(trials: Iterable[Entry]) -> list[dict[str, Any]]:
+def csv_rows(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     """The rows of ``trials.csv``, best first: everything about each trial that is one value."""
     rows = []
     for trial in trials:
@@ -159,7 +158,7 @@ def csv_rows(trials: Iterable[Entry]) -> list[dict[str, Any]]:
     return rows
 
 
-def shared(trials: Sequence[Entry]) -> str:
+def shared(trials: Sequence[Trial]) -> str:
     """The parameters in which all trials agree, in words."""
     first = trials[0].parameters
     same = {n: v for n, v in first.items() if all(str(t.parameters.get(n)) == str(v) for t in trials)}

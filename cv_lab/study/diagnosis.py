@@ -24,8 +24,8 @@ DEAD = 0.01  # share of the first epoch's training loss that a learning network 
 DEAD_EPOCHS = 3  # that it is given for that
 MIN_STEPS = 100  # optimizer steps before a network is judged
 MIN_STEPS_AT_END = 30  # of a training that is shorter than that, and is judged at its end
-PARTED = 1.1  # times the lowest validation loss so far,
-PARTED_EPOCHS = 3  # so many epochs after it, while the training loss fell on
+OVERFIT_RATIO = 1.1  # times the lowest validation loss so far,
+OVERFIT_PATIENCE = 3  # so many epochs after it, while the training loss fell on
 
 # What messages recommend, by a name that `in_use` may hold.
 REMEDIES = {
@@ -147,8 +147,8 @@ def overfitting(rows: Rows, monitor: str, in_use: Collection[str] = ()) -> str |
     best = int(np.argmin(losses))
     now, then = rows[-1], rows[best]
     if (
-        len(rows) - 1 - best < PARTED_EPOCHS
-        or now["val/loss"] < PARTED * then["val/loss"]
+        len(rows) - 1 - best < OVERFIT_PATIENCE
+        or now["val/loss"] < OVERFIT_RATIO * then["val/loss"]
         or now["train/loss"] >= then["train/loss"]
     ):
         return None

@@ -33,9 +33,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from cv_lab.config import OF_A_HEAD
-from cv_lab.study.record import BusyError, OccupiedError, Standing, TrialRecord, failed_value
-from cv_lab.study.trials import read_trial
+from cv_lab.config import HEAD_ONLY_KEYS
+from cv_lab.study.read import read_trial
+from cv_lab.study.record import BusyError, FolderState, OccupiedError, TrialRecord, failed_value
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Job:
     overrides: list[str]
     config: DictConfig
     record: TrialRecord
-    standing: Standing | None  # None if another process is running it
+    standing: FolderState | None  # None if another process is running it
 
     @property
     def log_file(self) -> Path:
@@ -94,12 +94,12 @@ class ProcessLauncher(Launcher):
             _refuse(f"trial_timeout={self.config.trial_timeout:g}: give seconds, more than 0, or null")
         planned = self._plan(job_overrides, initial_job_idx)
         jobs = list({job.record.folder: job for job in reversed(planned)}.values())[::-1]  # each trial once
-        to_run = [job for job in jobs if job.standing not in (Standing.COMPLETED, None)]
+        to_run = [job for job in jobs if job.standing not in (FolderState.COMPLETED, None)]
         log.info("%s in %s, %d to run%s", _trials(len(jobs)), self._folder(), len(to_run), self._at_a_time(len(to_run)))
         common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
         for job in jobs:
             standing = "running in another process" if job.standing is None else job.standing
-            suffix = "" if standing is Standing.NEW else f" ({standing})"
+            suffix = "" if standing is FolderState.NEW else f" ({standing})"
             log.info(
                 "  #%d %s%s",
                 job.number,
@@ -150,7 +150,7 @@ class ProcessLauncher(Launcher):
             with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
                 config.hydra.runtime.output_dir = str(folder)
             HydraConfig.instance().set_config(config)  # it keeps a copy
-            return Job(number, overrides, config, TrialRecord(_without_hydra(config)), Standing.NEW)
+            return Job(number, overrides, config, TrialRecord(_without_hydra(config)), FolderState.NEW)
         finally:
             HydraConfig.instance().cfg = before
 
@@ -158,7 +158,7 @@ class ProcessLauncher(Launcher):
         """What Hydra's sweepers expect. A failure is no error here: they would end the whole multirun."""
         best = None
         if (job.record.folder / "result.json").exists():
-            result = read_trial(job.record.folder).result
+            result = read_trial(job.record.folder, []).result
             assert result is not None
             best = result["monitor"]["best"]
         answer = JobReturn(
@@ -243,7 +243,7 @@ class _Run:
                 with job.log_file.open("a") as file:
                     file.write(f"{reason}\n")
         process.close()
-        trial = read_trial(record.folder)
+        trial = read_trial(record.folder, [])
         status, error = trial.record["status"], trial.record["error"]
         message = f": {error['message'].splitlines()[0]}" if error and error["message"] and status == "failed" else ""
         log.info("  #%d %s%s", job.number, status, message)
@@ -402,7 +402,7 @@ def _bring_together(jobs: list[Job]) -> None:
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         if OmegaConf.select(job.config, "task.together"):
-            rest = {key: value for key, value in job.record.identified.items() if key not in OF_A_HEAD}
+            rest = {key: value for key, value in job.record.identified.items() if key not in HEAD_ONLY_KEYS}
             groups.setdefault(repr(rest), []).append(job)
     for group in groups.values():
         points = [{key: job.record.identified[key] for key in ("optimizer", "scheduler")} for job in group]

@@ -1,63 +1,15 @@
 """The trials of a study as their folders tell it, and what could not be read in them."""
 
 import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cv_lab.files import read_json
-from cv_lab.study.record import SCHEMA, is_alive
-from cv_lab.study.trials import Trial
+from cv_lab.study.record import SCHEMA
+from cv_lab.study.trials import Trial, number
 
 FIGURES = "figures"  # in a study's folder; the others are trials
-
-
-@dataclass(frozen=True)
-class Entry(Trial):
-    """A trial with its table of epochs: numbers by column, the oldest epoch first; a missing cell is left out."""
-
-    epochs: list[dict[str, float]]
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return self.record["parameters"]
-
-    @property
-    def status(self) -> str:
-        """As recorded, except that one whose process is gone was "killed", and one completed may lack its result."""
-        status = self.record["status"]
-        if status == "running" and {"host", "pid", "pid_start"} <= self.record.keys() and not is_alive(self.record):
-            return "killed"
-        return "without result" if status == "completed" and self.result is None else status
-
-    @property
-    def best(self) -> float | None:
-        """Best value of the monitored metric; None without one."""
-        return None if self.result is None else self.result["monitor"]["best"]
-
-    def metric(self, name: str) -> float | None:
-        """A metric at the best epoch, or of the test."""
-        return None if self.result is None else number(self.result["metrics"].get(name))
-
-    def figure(self, *keys: str) -> float | None:
-        """A number in ``result.json``, by its path."""
-        value: Any = self.result
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return number(value)
-
-    def curve(self, name: str) -> list[tuple[float, float]]:
-        """(epoch, value) of a metric where it is a finite number."""
-        return [
-            (row.get("epoch", i), row[name])
-            for i, row in enumerate(self.epochs, 1)
-            if name in row and math.isfinite(row[name])
-        ]
 
 
 @dataclass(frozen=True)
@@ -71,7 +23,7 @@ class Study:
     """
 
     folder: Path
-    trials: list[Entry]
+    trials: list[Trial]
     notes: list[str]
 
 
@@ -89,25 +41,18 @@ def read_study(folder: Path) -> Study:
         raise FileNotFoundError(f"{folder} is no folder: give the folder of a study, such as studies/NAME")
     if (folder / "trial.json").exists():
         raise FileNotFoundError(f"{folder} is a trial: give the folder of its study, {folder.parent}")
-    trials: list[Entry] = []
+    trials: list[Trial] = []
     notes: list[str] = []
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith(".") or path.name == FIGURES:
             continue
         try:
-            trials.append(_read_trial(path, notes))
+            trials.append(read_trial(path, notes))
         except (UnreadableError, OSError) as error:
             notes.append(f"{path.name} is left out: {error}.")
     if not trials and not notes:
         raise FileNotFoundError(f"{folder} holds no trials: give the folder of a study, such as studies/NAME")
     return Study(folder, sorted(trials, key=lambda trial: (-trial.score, trial.name)), notes)
-
-
-def number(value: Any) -> float | None:
-    """`value` if it is a finite number, else None."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return value
-    return None
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -126,7 +71,13 @@ def read_table(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _read_trial(folder: Path, notes: list[str]) -> Entry:
+def read_trial(folder: Path, notes: list[str]) -> Trial:
+    """Read a trial's folder; what else than ``trial.json`` cannot be read is added to `notes` and left out.
+
+    Raises:
+        UnreadableError: if ``trial.json`` is missing or damaged.
+        OSError: if it cannot be opened.
+    """
     if not (folder / "trial.json").exists():
         raise UnreadableError("it holds no trial.json")
     record = _read_object(folder / "trial.json")
@@ -140,7 +91,7 @@ def _read_trial(folder: Path, notes: list[str]) -> Entry:
             notes.append(f"{folder.name} is completed, but has no result.json: it is shown without its figures.")
     except UnreadableError as error:
         notes.append(f"{folder.name} is shown without its figures: {error}.")
-    return Entry(folder, record, result, _read_epochs(folder / "metrics.csv", notes))
+    return Trial(folder, record, result, _read_epochs(folder / "metrics.csv", notes))
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class BusyError(ValueError):
     """The trial runs already, in another process."""
 
 
-class Standing(StrEnum):
+class FolderState(StrEnum):
     """What a trial finds in its folder, and therefore does."""
 
     NEW = "new"
@@ -94,7 +94,7 @@ class TrialRecord:
         path = self.folder / "checkpoints" / "last.ckpt"
         return path if path.exists() else None
 
-    def standing(self) -> Standing:
+    def standing(self) -> FolderState:
         """What the folder holds. Changes nothing.
 
         Raises:
@@ -102,7 +102,7 @@ class TrialRecord:
             BusyError: if the trial is running in another process.
         """
         if not self.path.exists():
-            return Standing.NEW
+            return FolderState.NEW
         earlier = read_json(self.path)
         if earlier["identity"] != self.fields["identity"]:
             other = OmegaConf.to_container(OmegaConf.load(self.folder / ".hydra" / "identity.yaml"))
@@ -113,14 +113,14 @@ class TrialRecord:
         if earlier["status"] == "running":
             if is_alive(earlier):
                 raise BusyError(f"{self.folder} is being run by process {earlier['pid']} on {earlier['host']}")
-            return Standing.CONTINUED
+            return FolderState.CONTINUED
         if earlier["status"] == "completed":
-            return Standing.COMPLETED if (self.folder / "result.json").exists() else Standing.CONTINUED
+            return FolderState.COMPLETED if (self.folder / "result.json").exists() else FolderState.CONTINUED
         if earlier["status"] == "interrupted" or earlier["error"]["type"] in FROM_OUTSIDE:
-            return Standing.CONTINUED
-        return Standing.RETRIED
+            return FolderState.CONTINUED
+        return FolderState.RETRIED
 
-    def open(self) -> Standing:
+    def open(self) -> FolderState:
         """Take possession of the folder, unless the trial is completed.
 
         Raises:
@@ -128,16 +128,16 @@ class TrialRecord:
             BusyError: see :meth:`standing`.
         """
         if not self.write:  # the first process has taken the folder and left a checkpoint only to continue from
-            return Standing.NEW if self.last_checkpoint is None else Standing.CONTINUED
+            return FolderState.NEW if self.last_checkpoint is None else FolderState.CONTINUED
         with _locked(self.folder / ".hydra" / "lock"):  # two commands at once must not both take it
             standing = self.standing()
-            if standing is Standing.COMPLETED:
+            if standing is FolderState.COMPLETED:
                 return standing
-            if standing is not Standing.NEW:
+            if standing is not FolderState.NEW:
                 earlier = read_json(self.path)
                 attempt = {key: earlier[key] for key in ("start", "end", "status", "host", "pid", "error")}
                 self.fields["attempts"] = [*earlier["attempts"], attempt]
-            _clean(self.folder, all_results=standing is Standing.RETRIED)
+            _clean(self.folder, all_results=standing is FolderState.RETRIED)
             write_yaml(self.folder / ".hydra" / "config.yaml", self.config)
             write_yaml(self.folder / ".hydra" / "overrides.yaml", self.fields["overrides"])
             write_yaml(self.folder / ".hydra" / "identity.yaml", self.identified)

@@ -1,46 +1,82 @@
-"""A study: the trials in one folder, as a table. Reads their files alone, without torch or Lightning."""
+"""One trial as its folder describes it, and what trials of a study are compared by."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any, TypeVar
+from statistics import fmean
+from typing import Any
 
 from cv_lab.config import split_override
-from cv_lab.files import read_json
 from cv_lab.study.record import is_alive
-
-VALIDATED_ON_TEST = "Validated on the test set, which therefore picked the checkpoint too: no unbiased estimate."
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as its folder tells it: ``trial.json``, and ``result.json`` if it is completed."""
+    """One trial as its folder describes it.
+
+    Attributes:
+        folder: of the trial.
+        record: the content of ``trial.json``.
+        result: the content of ``result.json``; None unless the trial is completed.
+        epochs: the rows of ``metrics.csv``, numbers by column, the oldest epoch first; empty cells are left out.
+    """
 
     folder: Path
     record: dict[str, Any]
     result: dict[str, Any] | None
+    epochs: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def score(self) -> float:
-        """Best value of the monitored metric, turned so that larger is better; -inf without a result."""
+        """Best value of the monitored metric, negated if smaller is better; -inf without a result."""
         if self.result is None or self.result["monitor"]["best"] is None:
             return -math.inf
         monitor = self.result["monitor"]
         return monitor["best"] if monitor["mode"] == "max" else -monitor["best"]
 
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
-AnyTrial = TypeVar("AnyTrial", bound=Trial)
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.record["parameters"]
+
+    @property
+    def status(self) -> str:
+        """As recorded, except that one whose process is gone was "killed", and one completed may lack its result."""
+        status = self.record["status"]
+        if status == "running" and {"host", "pid", "pid_start"} <= self.record.keys() and not is_alive(self.record):
+            return "killed"
+        return "without result" if status == "completed" and self.result is None else status
+
+    @property
+    def best(self) -> float | None:
+        """Best value of the monitored metric; None without one."""
+        return None if self.result is None else self.result["monitor"]["best"]
+
+    def metric(self, name: str) -> float | None:
+        """A metric at the best epoch, or of the test."""
+        return None if self.result is None else number(self.result["metrics"].get(name))
+
+    def figure(self, *keys: str) -> float | None:
+        """A number in ``result.json``, by its path."""
+        value: Any = self.result
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return number(value)
+
+    def curve(self, name: str) -> list[tuple[float, float]]:
+        """(epoch, value) of a metric where it is a finite number."""
+        return [
+            (row.get("epoch", i), row[name])
+            for i, row in enumerate(self.epochs, 1)
+            if name in row and math.isfinite(row[name])
+        ]
 
 
-def read_trial(folder: Path) -> Trial:
-    """The trial in `folder`."""
-    result = folder / "result.json"
-    return Trial(folder, read_json(folder / "trial.json"), read_json(result) if result.exists() else None)
-
-
-def varied(trials: Sequence[Trial]) -> list[str]:
+def varying_parameters(trials: Sequence[Trial]) -> list[str]:
     """The parameters in which the trials differ; those of a lone trial's overrides."""
     if len(trials) == 1:
         return [o.lstrip("+").partition("=")[0] for o in trials[0].record["overrides"]]
@@ -48,7 +84,7 @@ def varied(trials: Sequence[Trial]) -> list[str]:
     return [name for name in names if len({str(t.record["parameters"].get(name)) for t in trials}) > 1]
 
 
-def implied(trials: Sequence[Trial], names: Sequence[str]) -> list[str]:
+def implied_parameters(trials: Sequence[Trial], names: Sequence[str]) -> list[str]:
     """Those of the varied parameters `names` that were not asked for, but follow from another that was.
 
     ``optimizer=adam,adamw`` varies the weight decay as well, since AdamW has one of its own.
@@ -63,71 +99,14 @@ def implied(trials: Sequence[Trial], names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in asked and any(follows(name, other) for other in others)]
 
 
-def print_trial(trial: Trial) -> None:
-    """Print the outcome of a single run on the terminal."""
-    assert trial.result is not None
-    result, shown = trial.result, figures([trial], [])
-    name = metric_name(trial)
-    print(
-        f"best epoch {shown['epoch']} of {result['last']['epoch']}: val/{name} {shown[f'val/{name}']}, "
-        f"test/{name} {shown[f'test/{name}']}, in {shown['seconds']} s ({shown['s per 1 %'] or '-'} s per 1 %)"
-    )
-    if "features s" in shown:
-        print(
-            f"features took {shown['features s']} s, once for all trials "
-            f"({shown['s per 1 % with features'] or '-'} s per 1 % with them)"
-        )
-    if result["monitor"]["validation"] != "split":
-        print(VALIDATED_ON_TEST)
-
-
-def print_table(trials: Sequence[Trial]) -> None:
-    """Print the trials of a study on the terminal, best first, and then why others did not end.
-
-    Trials that differ in their seed alone share a row, with mean and sample standard deviation.
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=1000)  # in a file or a pipe nothing need be folded
-    groups = by_seed([trial for trial in trials if trial.result is not None])
-    if groups:
-        several = any(len(group) > 1 for group in groups)
-        names = [name for name in varied(trials) if not (several and name == "seed")]
-        rows, losses = [], loss_columns(trials)
-        for group in groups:
-            row = {name: str(group[0].record["parameters"].get(name, "")) for name in names}
-            rows.append(row | ({"seeds": str(len(group))} if several else {}) | figures(group, losses))
-        table = Table(box=None, header_style="bold")
-        columns = dict.fromkeys(name for row in rows for name in row)
-        for name in columns:
-            if name in names:
-                table.add_column(name, overflow="fold")
-            else:
-                table.add_column(name, justify="right")
-        for row in rows:
-            table.add_row(*(row.get(name, "") for name in columns))
-        console.print(table)
-        if any(trial.result["monitor"]["validation"] != "split" for trial in trials if trial.result):
-            print(VALIDATED_ON_TEST)
-    for trial in trials:
-        status, error = trial.record["status"], trial.record.get("error")
-        if status == "running":
-            status = "running in another process" if is_alive(trial.record) else "killed"
-        if status != "completed":
-            print(f"{status}: {trial.folder}" + (f": {error['message']}" if error and status == "failed" else ""))
-
-
-def by_seed(trials: Sequence[AnyTrial]) -> list[list[AnyTrial]]:
+def rank_settings(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Completed trials in groups that differ in their seed alone, the group of the best mean first."""
-    return sorted(but_for_seed(trials), key=lambda group: -fmean(trial.score for trial in group))
+    return sorted(group_by_setting(trials), key=lambda group: -fmean(trial.score for trial in group))
 
 
-def but_for_seed(trials: Sequence[AnyTrial]) -> list[list[AnyTrial]]:
+def group_by_setting(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials of any status in groups that differ in their seed alone, in the order in which they come."""
-    groups: dict[str, list[AnyTrial]] = {}
+    groups: dict[str, list[Trial]] = {}
     for trial in trials:
         others = {name: str(value) for name, value in trial.record["parameters"].items() if name != "seed"}
         groups.setdefault(str(sorted(others.items())), []).append(trial)
@@ -150,54 +129,11 @@ def loss_columns(trials: Sequence[Trial]) -> list[str]:
     return ["train/loss", "val/loss", *(["val/cross_entropy"] if other else [])]
 
 
-def figures(trials: Sequence[Trial], losses: Sequence[str]) -> dict[str, str]:
-    """The figures of completed trials at their best epochs, by column, as text; of several, mean ± deviation.
-
-    Args:
-        trials: that share a row.
-        losses: see :func:`loss_columns`.
-    """
-    each = [_numbers(trial, losses) for trial in trials]
-    return {
-        key: _text(key, [numbers[key] for numbers in each])
-        for key in each[0]
-        if all(key in numbers for numbers in each)
-    }
-
-
-def _numbers(trial: Trial, losses: Sequence[str]) -> dict[str, float | None]:
-    assert trial.result is not None
-    name, metrics, seconds = metric_name(trial), trial.result["metrics"], trial.result["seconds"]
-    keys = (*losses, f"train/{name}", f"val/{name}", f"test/{name}")
-    numbers: dict[str, float | None] = {key: metrics[key] for key in keys if metrics.get(key) is not None}
-    numbers |= {
-        "epoch": trial.result["monitor"]["epoch"],
-        "seconds": seconds["fit"],
-        "s per 1 %": seconds_per_percent(trial),
-    }
-    if "features" in seconds:
-        numbers |= {
-            "features s": seconds["features"],
-            "s per 1 % with features": seconds_per_percent(trial, with_features=True),
-        }
-    return numbers
-
-
-def _text(key: str, values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    factor, unit, digits = 1, "", ".2f"
-    if is_loss(key):
-        digits = ".4g"
-    elif "/" in key:
-        factor, unit = 100, " %"
-    elif key == "epoch":
-        digits = ".3g"
-    elif key in ("seconds", "features s"):
-        digits = ".1f"
-    text = f"{factor * fmean(known):{digits}}"
-    return text + (f" ± {factor * stdev(known):{digits}}" if len(known) > 1 else "") + unit
+def number(value: Any) -> float | None:
+    """`value` if it is a finite number, else None."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return None
 
 
 def metric_name(trial: Trial) -> str:

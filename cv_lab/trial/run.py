@@ -37,8 +37,10 @@ from cv_lab.files import write_json
 from cv_lab.frozen.features import with_features
 from cv_lab.models.backbones import preprocessing_of
 from cv_lab.pictures.tensorboard import add_hyperparameters
-from cv_lab.study.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
-from cv_lab.study.trials import Trial, print_trial, read_trial
+from cv_lab.study.read import read_trial
+from cv_lab.study.record import SCHEMA, BusyError, FolderState, OccupiedError, TrialRecord, failed_value
+from cv_lab.study.table import print_trial
+from cv_lab.study.trials import Trial
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.linear_probing import LinearProbing
 from cv_lab.tasks.transfer import Transfer
@@ -77,8 +79,8 @@ def run_trial(config: DictConfig) -> float:
         standing = record.open()
     except (OccupiedError, BusyError) as error:
         return _give_up(error)  # and leave the other trial's files alone
-    if standing is Standing.COMPLETED:
-        trial = read_trial(record.folder)
+    if standing is FolderState.COMPLETED:
+        trial = read_trial(record.folder, [])
         assert trial.result is not None
         log.info("%s: %s", os.path.relpath(record.folder), standing)
         result = trial.result
@@ -118,7 +120,7 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
     sys.exit(1)
 
 
-def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing) -> dict[str, Any]:
+def _train_and_test(config: DictConfig, record: TrialRecord, standing: FolderState) -> dict[str, Any]:
     """Run the trial and return the content of ``result.json``."""
     _silence_warnings()
     check_settings(config)
@@ -257,9 +259,9 @@ def _data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     return data, task
 
 
-def _continue_from(record: TrialRecord, standing: Standing) -> tuple[Path | None, int | None]:
+def _continue_from(record: TrialRecord, standing: FolderState) -> tuple[Path | None, int | None]:
     """The checkpoint to go on from, if any, and the step from which on the log of an earlier attempt is void."""
-    if standing is Standing.NEW:
+    if standing is FolderState.NEW:
         return None, None
     last = record.last_checkpoint
     saved = {} if last is None else torch.load(last, weights_only=True, mmap=True)

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from cv_lab.report.summary import StudySummary
 from cv_lab.study.read import read_study
 from cv_lab.study.record import SCHEMA
-from cv_lab.study.trials import by_seed, implied, print_table, varied
+from cv_lab.study.table import print_table
+from cv_lab.study.trials import implied_parameters, rank_settings, varying_parameters
 
 
 def write_trial(
@@ -48,7 +49,7 @@ def test_seeds_share_a_row_with_mean_and_deviation(tmp_path: Path, capsys: pytes
         for seed, accuracy in enumerate(accuracies, 1):
             write_trial(tmp_path, {"lr": lr, "seed": seed}, accuracy)
     trials = read_study(tmp_path).trials
-    assert [len(group) for group in by_seed(trials)] == [3, 3]
+    assert [len(group) for group in rank_settings(trials)] == [3, 3]
     print_table(trials)
     head, first, second = capsys.readouterr().out.splitlines()
     assert head.split()[:2] == ["lr", "seeds"]
@@ -83,9 +84,9 @@ def test_what_follows_from_a_swept_parameter_is_implied(tmp_path: Path) -> None:
         write_trial(tmp_path / "asked", parameters, number / 10, overrides=asked)
     for study, expected in (("s", ["weight_decay"]), ("asked", [])):
         trials = read_study(tmp_path / study).trials
-        names = varied(trials)
+        names = varying_parameters(trials)
         assert sorted(names) == ["lr", "optimizer", "weight_decay"]
-        assert implied(trials, names) == expected
+        assert implied_parameters(trials, names) == expected
 
 
 def test_without_repeated_seeds_each_trial_has_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
