@@ -10,7 +10,7 @@ from cv_lab.config import LONGEST_NAME, register_config, trial_name
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
-FILES = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "hydra"]
+FILES = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "hydra" and path.stem[0] != "_"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -311,19 +311,24 @@ class _ConstantsWithoutWaiting(TorchFunctionMode):
 class Mix:
     """MixUp (Zhang et al., 2018) or CutMix (Yun et al., 2019), one of the two at random for each batch.
 
-    Adds "soft_label", float (N, K), which the loss then uses; "label" stays the class of the first image.
+    Takes batches with "label", int64 (N,), and "num_classes", K, or with "label" as float (N, K). Adds "soft_label",
+    float (N, K), which the loss then uses; "label" stays that of the first image.
+
+    Args:
+        mixup_alpha: of the Beta(alpha, alpha) distribution that MixUp draws its shares from.
+        cutmix_alpha: likewise of CutMix.
     """
 
     def __init__(self, mixup_alpha: float = 0.2, cutmix_alpha: float = 1.0) -> None:
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha
-        self.num_classes: int | None = None
 
     def __call__(self, batch: Batch) -> Batch:
+        classes = batch["num_classes"] if batch["label"].ndim == 1 else None
         mix = v2.RandomChoice(
             [
-                v2.MixUp(alpha=self.mixup_alpha, num_classes=self.num_classes),
-                v2.CutMix(alpha=self.cutmix_alpha, num_classes=self.num_classes),
+                v2.MixUp(alpha=self.mixup_alpha, num_classes=classes),
+                v2.CutMix(alpha=self.cutmix_alpha, num_classes=classes),
             ]
         )
         image, soft_label = cast(tuple[Tensor, Tensor], mix(batch["image"].float(), batch["label"]))

@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -17,6 +17,7 @@ from cv_lab.data.splits import balanced_subset, stratified_split
 
 log = logging.getLogger(__name__)
 SHARE = 0.25  # of a GPU's free memory that a split may take; the network and its activations need the rest
+Split = Literal["train", "test"]
 _NAMES = {"label": "a label", "mask": "a mask", "instances": "instances"}
 
 
@@ -24,8 +25,7 @@ class ImageData(LightningDataModule):
     """Train, validation and test splits of labelled images.
 
     Subclasses give `mean`, `std` and :meth:`load`, and in `targets` what their images can be labelled with: "label",
-    one class an image, "mask", one class a pixel, or "instances", the objects of an image. `target` is the one that
-    :meth:`load` shall give.
+    one class an image, "mask", one class a pixel, or "instances", the objects of an image.
 
     Args:
         batch_size: of all three loaders, in each process.
@@ -39,13 +39,17 @@ class ImageData(LightningDataModule):
         resident: keep the pixels of a split on the trial's device and make its batches there: true, false, or "auto",
             which does so on a GPU if the split takes at most `SHARE` of the free memory. The batches are the same.
         preprocessing: what images go through on their way to the network; None only normalises them.
+        target: the one of `targets` that the task learns from; None takes the first.
+
+    Raises:
+        ValueError: if the data set has no such target, an augmentation does not fit it, or an option has a value that
+            is not known.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     classes: tuple[str, ...]
     targets: tuple[str, ...] = ("label",)
-    target = "label"
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class ImageData(LightningDataModule):
         seed: int = 0,
         resident: bool | str = "auto",
         preprocessing: Preprocessing | None = None,
+        target: str | None = None,
     ) -> None:
         super().__init__()
         if resident not in (True, False, "auto"):
@@ -66,6 +71,15 @@ class ImageData(LightningDataModule):
             raise ValueError(f"data.validation={validation} is not known: give split or test")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
+        self.target = target or self.targets[0]
+        if self.target not in self.targets:
+            raise ValueError(
+                f"the task learns from {_NAMES[self.target]} for each image, but {type(self).__name__} gives "
+                f"{' or '.join(_NAMES[name] for name in self.targets)}: choose other data, or another task"
+            )
+        mixes = [t for t in (augmentation.transforms if augmentation else []) if isinstance(t, Mix)]
+        if mixes and self.target != "label":
+            raise ValueError("the task cannot learn from mixed images: leave Mix out with augmentation.mix=null")
         self.batch_size, self.augmentation, self.seed = batch_size, augmentation, seed
         self.validation, self.val_fraction = validation, val_fraction
         self.train_subset, self.val_subset = train_subset, val_subset
@@ -74,31 +88,15 @@ class ImageData(LightningDataModule):
         self._placed: dict[InMemoryImages, InMemoryImages] = {}
         self.preprocessing = preprocessing or Preprocessing()
 
-    def choose_target(self, target: str, task: str) -> None:
-        """Give the target that `task`, a name for the message, learns from; before :meth:`setup`.
-
-        Raises:
-            ValueError: if this data set has no such target, or an augmentation does not fit it.
-        """
-        if target not in self.targets:
-            raise ValueError(
-                f"{task} learns from {_NAMES[target]} for each image, but {type(self).__name__} gives "
-                f"{' or '.join(_NAMES[name] for name in self.targets)}: choose other data, or another task"
-            )
-        mixes = [t for t in (self.augmentation.transforms if self.augmentation else []) if isinstance(t, Mix)]
-        if mixes and target != "label":
-            raise ValueError(f"{task} cannot learn from mixed images: leave Mix out with augmentation.mix=null")
-        self.target = target
-
     @abstractmethod
-    def load(self, train: bool) -> InMemoryImages:
-        """The whole training or test set as the data set's authors divided it."""
+    def load(self, split: Split) -> InMemoryImages:
+        """Return the whole training or test set as the data set's authors divided it."""
 
     def setup(self, stage: str | None = None) -> None:
         """Load, split and reduce; called by Lightning before each of fit and test, working only once."""
         if self.train is not None:
             return
-        train, self.test = self.load(train=True), self.load(train=False)
+        train, self.test = self.load("train"), self.load("test")
         self.classes = train.classes
         if self.validation == "split":
             kept, held_out = stratified_split(train.labels.numpy(), self.val_fraction, self.seed)
@@ -110,9 +108,6 @@ class ImageData(LightningDataModule):
         if self.val_subset is not None:
             self.val = self.val.subset(balanced_subset(self.val.labels.numpy(), self.val_subset, self.seed))
         self.train = train
-        for transform in self.augmentation.transforms if self.augmentation else []:
-            if isinstance(transform, Mix):
-                transform.num_classes = len(self.classes)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.train is not None
@@ -151,7 +146,7 @@ class ImageData(LightningDataModule):
         if len(batch["image"]) == 0:  # of a process for which no image is left
             return batch
         if self.trainer.training and self.augmentation is not None:
-            batch = self.augmentation(batch)
+            batch = self.augmentation({**batch, "num_classes": len(self.classes)})
         batch = {**batch, "image": self.in_precision(self.normalise(batch["image"]))}
         if "mask" in batch:
             batch["mask"] = batch["mask"].long()  # as losses want it; on the device, where that costs least

@@ -10,7 +10,7 @@ import torch
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class _Cifar(ImageData):
                 "delete the folder to download it anew, or accept a re-packed copy with data.verify_checksum=false"
             )
 
-    def load(self, train: bool) -> InMemoryImages:
-        files = self.source.train_list if train else self.source.test_list
+    def load(self, split: Split) -> InMemoryImages:
+        files = self.source.train_list if split == "train" else self.source.test_list
         parts = [self._unpickle(name) for name, _ in files]
         images = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
         labels = np.concatenate([part[self.label_key] for part in parts])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.coco_categories import choose_categories
 from cv_lab.data.coco_json import CocoJson, Problems, Record, read_coco, run_lengths
 from cv_lab.data.instances import InstanceImages, Instances, by_id
@@ -40,7 +40,6 @@ class Coco(ImageData):
     mean = (0.485, 0.456, 0.406)  # of ImageNet's photographs; pretrained networks bring their own
     std = (0.229, 0.224, 0.225)
     targets = ("instances",)
-    target = "instances"
 
     def __init__(
         self,
@@ -57,9 +56,9 @@ class Coco(ImageData):
     ) -> None:
         super().__init__(**options)
         self.image_size = height_and_width(image_size)
-        self.folders = {True: Path(train_folder), False: Path(test_folder)}
-        self.files = {True: Path(train_json), False: Path(test_json)}
-        self.limits = {True: train_images, False: test_images}
+        self.folders = {"train": Path(train_folder), "test": Path(test_folder)}
+        self.files = {"train": Path(train_json), "test": Path(test_json)}
+        self.limits = {"train": train_images, "test": test_images}
         self.wanted, self.strict = classes, strict
         self.categories: list[Record] | None = None  # in the order of the classes
 
@@ -78,32 +77,32 @@ class Coco(ImageData):
                     "more images (data.train_images, data.test_images), or other categories (data.classes)"
                 )
 
-    def load(self, train: bool) -> InstanceImages:
+    def load(self, split: Split) -> InstanceImages:
         """Decode one split.
 
         Raises:
             FileNotFoundError: if the json is missing.
             ValueError: if it is of another format, or nothing in it can be used.
         """
-        problems = Problems(self.files[train])
-        coco = read_coco(self.files[train], problems)
+        problems = Problems(self.files[split])
+        coco = read_coco(self.files[split], problems)
         if self.categories is None:
             every = [annotation for some in coco.annotations.values() for annotation in some]
             self.categories = choose_categories(coco.categories, every, self.wanted)
-        numbers = self._numbers(coco, train)
+        numbers = self._numbers(coco, split)
         names = sorted(coco.images, key=by_id)
-        limit = self.limits[train]
+        limit = self.limits[split]
         if limit is not None and limit < len(names):
             chosen = np.random.default_rng(self.seed).permutation(len(names))[:limit]
             names = [names[i] for i in sorted(chosen)]
-        images, objects = self._decode([coco.images[name] for name in names], coco, numbers, train, problems)
+        images, objects = self._decode([coco.images[name] for name in names], coco, numbers, split, problems)
         problems.settle(self.strict)
         if not objects:
-            raise ValueError(f"{self.files[train]}: none of its {len(names)} images can be used")
+            raise ValueError(f"{self.files[split]}: none of its {len(names)} images can be used")
         classes = tuple(category["name"] for category in self.categories)
         return InstanceImages(torch.from_numpy(images).permute(0, 3, 1, 2), objects, classes)
 
-    def _numbers(self, coco: CocoJson, train: bool) -> dict[Any, int]:
+    def _numbers(self, coco: CocoJson, split: Split) -> dict[Any, int]:
         """The class of each category by its id; categories are the same if their names are."""
         assert self.categories is not None
         by_name = {category["name"]: number for number, category in enumerate(self.categories)}
@@ -112,19 +111,19 @@ class Coco(ImageData):
         }
         if missing := by_name.keys() - {category["name"] for category in coco.categories}:
             raise ValueError(
-                f"{self.files[train]} has no categories {', '.join(sorted(missing))}, which {self.files[True]} has"
+                f"{self.files[split]} has no categories {', '.join(sorted(missing))}, which {self.files['train']} has"
             )
         return found
 
     def _decode(
-        self, records: Sequence[Record], coco: CocoJson, numbers: dict[Any, int], train: bool, problems: Problems
+        self, records: Sequence[Record], coco: CocoJson, numbers: dict[Any, int], split: Split, problems: Problems
     ) -> tuple[Pixels, list[Instances]]:
         """The images that can be used, uint8 (N, H, W, 3), and their objects."""
         pixels = frames(len(records), self.image_size, self.mean)
 
         def read(number: int) -> Instances | tuple[str, str]:
             record = records[number]
-            path = self.folders[train] / record["file_name"]
+            path = self.folders[split] / record["file_name"]
             try:
                 image, (width, height) = read_fitting(path, self.image_size)
             except FileNotFoundError:

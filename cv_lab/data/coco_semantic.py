@@ -10,12 +10,14 @@ import numpy as np
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from cv_lab.data.base import Split
 from cv_lab.data.coco_categories import choose_categories
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.masks import MaskData, Pair, Pixels
 from cv_lab.labels import IGNORE
 
 BACKGROUND = "background"
+FOLDERS = {"train": "train2017", "test": "val2017"}
 
 
 class CocoSemantic(MaskData):
@@ -43,10 +45,10 @@ class CocoSemantic(MaskData):
     ) -> None:
         super().__init__(**options)
         self.root, self.wanted = Path(root), classes
-        self.limits = {"train2017": train_images, "val2017": test_images}
+        self.limits = {"train": train_images, "test": test_images}
         self.opened: dict[str, COCO] = {}
 
-    def load(self, train: bool) -> InMemoryImages:
+    def load(self, split: Split) -> InMemoryImages:
         """Decode and paint one split.
 
         Raises:
@@ -55,8 +57,8 @@ class CocoSemantic(MaskData):
         """
         categories = self._categories()
         numbers = {category["id"]: number + 1 for number, category in enumerate(categories)}
-        split = "train2017" if train else "val2017"
-        coco = self._open(split)
+        folder = FOLDERS[split]
+        coco = self._open(folder)
         images = sorted(coco.getImgIds())
         limit = self.limits[split]
         if limit is not None and limit < len(images):
@@ -68,13 +70,13 @@ class CocoSemantic(MaskData):
             def paint(size: tuple[int, int]) -> Pixels:
                 return _paint(annotations, numbers, size)
 
-            return Pair(self.root / split / coco.imgs[image]["file_name"], paint)
+            return Pair(self.root / folder / coco.imgs[image]["file_name"], paint)
 
         return self.decode([pair(image) for image in images], (BACKGROUND, *(c["name"] for c in categories)))
 
     def _categories(self) -> list[dict[str, Any]]:
         """Those to paint, in the order of their ids."""
-        coco = self._open("train2017")
+        coco = self._open(FOLDERS["train"])
         return choose_categories(coco.cats.values(), coco.anns.values(), self.wanted)
 
     def _open(self, split: str) -> COCO:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.photos import decoded, decoded_size
 
@@ -30,7 +30,7 @@ class ImageFolder(ImageData):
         self.root, self.cache_dir = Path(root), cache_dir
         self.image_size = decoded_size(image_size, self.preprocessing, default=64)
 
-    def load(self, train: bool) -> InMemoryImages:
+    def load(self, split: Split) -> InMemoryImages:
         """Decode one split.
 
         Raises:
@@ -38,7 +38,7 @@ class ImageFolder(ImageData):
             ValueError: if an image cannot be decoded, or the test set has a class that the training set lacks.
         """
         classes = _subfolders(self.root / "train")
-        folder = self.root / ("train" if train else "test")
+        folder = self.root / split
         if unknown := set(_subfolders(folder)) - set(classes):
             raise ValueError(f"{folder} has classes that {self.root / 'train'} lacks: {', '.join(sorted(unknown))}")
         files = [
@@ -50,7 +50,7 @@ class ImageFolder(ImageData):
         if not files:
             raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in folders of classes")
         labels = torch.tensor([label for _, label in files])
-        if train and (empty := [name for k, name in enumerate(classes) if k not in labels]):
+        if split == "train" and (empty := [name for k, name in enumerate(classes) if k not in labels]):
             raise ValueError(
                 f"{folder} has classes without images: {', '.join(empty)}; give them some, or remove their folders"
             )

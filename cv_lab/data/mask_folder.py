@@ -6,6 +6,7 @@ from typing import Any
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.masks import MaskData, Pair, class_names, mask_file
 
@@ -25,8 +26,8 @@ class MaskFolder(MaskData):
         super().__init__(**options)
         self.root, self.given = Path(root), class_names(classes or ())
 
-    def load(self, train: bool) -> InMemoryImages:
-        folder = self.root / ("train" if train else "test")
+    def load(self, split: Split) -> InMemoryImages:
+        folder = self.root / split
         if not (folder / "images").is_dir():
             raise FileNotFoundError(
                 f"there is no folder {folder / 'images'}: data=mask_folder reads images and masks of data.root/train "

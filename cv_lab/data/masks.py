@@ -48,7 +48,6 @@ class MaskData(ImageData):
     mean = (0.485, 0.456, 0.406)  # of ImageNet's photographs; pretrained networks bring their own
     std = (0.229, 0.224, 0.225)
     targets = ("mask",)
-    target = "mask"
 
     def __init__(
         self,

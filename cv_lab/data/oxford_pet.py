@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torchvision import datasets
 
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.photos import decoded, decoded_size
 
@@ -59,7 +59,7 @@ class OxfordPet(ImageData):
         if labels not in ("breed", "species"):
             raise ValueError(f"data.labels={labels} is not known: give breed or species")
         self.root, self.download, self.label_kind = root, download, labels
-        self.lists = {True: train_list, False: test_list}
+        self.lists = {"train": train_list, "test": test_list}
         self.image_size, self.cache_dir = decoded_size(image_size, self.preprocessing, default=224), cache_dir
         self.folder = Path(root) / "oxford-iiit-pet"
 
@@ -79,14 +79,14 @@ class OxfordPet(ImageData):
             log.info("%s is not there: downloading it (800 MB)", self.folder)
             datasets.OxfordIIITPet(self.root, download=True)
 
-    def load(self, train: bool) -> InMemoryImages:
+    def load(self, split: Split) -> InMemoryImages:
         """Decode one list.
 
         Raises:
             FileNotFoundError: if there is no such list, or an image of it is missing.
             ValueError: if a line is damaged, or a class of the test list has no images in the training list.
         """
-        lines, trained_on = self._read(self.lists[train]), self._read(self.lists[True])
+        lines, trained_on = self._read(self.lists[split]), self._read(self.lists["train"])
         names = {line.breed: line.image.rpartition("_")[0].replace("_", " ").title() for line in trained_on}
         if self.label_kind == "species":
             names = dict(enumerate(SPECIES, start=1))
@@ -95,22 +95,22 @@ class OxfordPet(ImageData):
         for kind, line in zip(kinds, lines, strict=True):
             if kind not in names:
                 raise ValueError(
-                    f"{line.image} of the list {self.lists[train]} is of a class without images in "
-                    f"{self.lists[True]}: train on a list that has some of each"
+                    f"{line.image} of the list {self.lists[split]} is of a class without images in "
+                    f"{self.lists['train']}: train on a list that has some of each"
                 )
         files = [self.folder / "images" / f"{line.image}.jpg" for line in lines]
         if missing := [path.name for path in files if not path.is_file()]:
             raise FileNotFoundError(
-                f"{len(missing)} images of the list {self.lists[train]} are not in {self.folder / 'images'}, "
+                f"{len(missing)} images of the list {self.lists[split]} are not in {self.folder / 'images'}, "
                 f"{missing[0]} for one: delete {self.folder} to download it anew"
             )
         pixels = decoded(files, self.image_size, self.cache_dir)
         labels = torch.tensor([ids.index(kind) for kind in kinds])
         return InMemoryImages(pixels, labels, tuple(names[kind] for kind in ids))
 
-    def names(self, train: bool) -> list[str]:
+    def names(self, split: Split) -> list[str]:
         """The images of one list, as files are called without their endings."""
-        return [line.image for line in self._read(self.lists[train])]
+        return [line.image for line in self._read(self.lists[split])]
 
     def _read(self, name: str) -> list[_Line]:
         path = self.folder / "annotations" / f"{name}.txt"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.masks import MaskData, Pair, Pixels, mask_file
 from cv_lab.data.oxford_pet import OxfordPet
@@ -45,14 +46,14 @@ class OxfordPetTrimaps(MaskData):
         """Download if needed; see :meth:`~cv_lab.data.oxford_pet.OxfordPet.prepare_data`."""
         self.photographs.prepare_data()
 
-    def load(self, train: bool) -> InMemoryImages:
+    def load(self, split: Split) -> InMemoryImages:
         """Decode one list.
 
         Raises:
             FileNotFoundError: if there is no such list, or no image of it has a trimap.
             ValueError: if files cannot be used.
         """
-        names = self.photographs.names(train)
+        names = self.photographs.names(split)
         masks = [self.folder / "annotations" / "trimaps" / f"{name}.png" for name in names]
         pairs = [
             Pair(self.folder / "images" / f"{name}.jpg", _trimap(path))

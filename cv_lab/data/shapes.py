@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.instances import InstanceImages, from_numbered
 from cv_lab.data.scenes import CLASSES, generate_scenes
@@ -33,8 +33,8 @@ class Shapes(ImageData):
         super().__init__(**options)
         self.train_count, self.test_count, self.image_size = train_count, test_count, image_size
 
-    def load(self, train: bool) -> InMemoryImages:
-        count, seed = (self.train_count, TRAIN_SEED) if train else (self.test_count, TEST_SEED)
+    def load(self, split: Split) -> InMemoryImages:
+        count, seed = (self.train_count, TRAIN_SEED) if split == "train" else (self.test_count, TEST_SEED)
         scenes = generate_scenes(count, self.image_size, seed)
         if self.target == "instances":
             numbers, classes = scenes.instances.numpy(), scenes.instance_classes.numpy()

@@ -7,6 +7,7 @@ from typing import Any
 
 from torchvision.datasets import VOCSegmentation
 
+from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.masks import MaskData, Pair, class_names, mask_file
 
@@ -62,8 +63,8 @@ class Voc(MaskData):
         log.info("%s is not there: downloading VOC %s", self.folder, self.year)
         VOCSegmentation(str(self.root), str(self.year), download=True)
 
-    def load(self, train: bool) -> InMemoryImages:
-        path = self.folder / "ImageSets" / "Segmentation" / f"{'train' if train else 'val'}.txt"
+    def load(self, split: Split) -> InMemoryImages:
+        path = self.folder / "ImageSets" / "Segmentation" / f"{'train' if split == 'train' else 'val'}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"there is no list of images {path}")
         images, masks = self.folder / "JPEGImages", self.folder / "SegmentationClass"

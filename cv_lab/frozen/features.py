@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cv_lab.data.augment import Batch
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.mapped import Mapped, find_or_compute
 from cv_lab.data.memory import send
@@ -81,7 +81,7 @@ class FeatureData(ImageData):
         self.mean, self.std, self.classes = data.mean, data.std, data.classes
         self.train, self.val, self.test = (FeatureRows(getattr(data, s), features[s]) for s in SPLITS)
 
-    def load(self, train: bool) -> InMemoryImages:
+    def load(self, split: Split) -> InMemoryImages:
         raise AssertionError("features are loaded already")
 
     def train_dataloader(self) -> DataLoader[Batch]:

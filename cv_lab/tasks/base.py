@@ -42,7 +42,7 @@ class Task(LightningModule):
 
     monitor: str
     mode: str
-    target = "label"  # or "mask", or "instances": what of an image it learns, see ImageData.choose_target
+    target = "label"  # or "mask", or "instances": what of an image it learns, see ImageData
     refused_precisions: ClassVar[dict[str, str]] = {}  # Lightning's names, and why each cannot be used
     unused_parameters = False  # whether some that train have no part in the loss of some steps
     fewest_classes = 2

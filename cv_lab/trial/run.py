@@ -245,11 +245,10 @@ def _silence_warnings() -> None:
 def _data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     """The data, set up, and the task with the weights that it starts from."""
     # The network comes first: photographs are decoded at its size.
-    data: ImageData = instantiate(config.data, _partial_=True)(
-        preprocessing=preprocessing_of(instantiate(config.model))
-    )
     kind: type[Task] = get_class(config.task._target_)
-    data.choose_target(kind.target, kind.__name__)
+    data: ImageData = instantiate(config.data, _partial_=True)(
+        preprocessing=preprocessing_of(instantiate(config.model)), target=kind.target
+    )
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
     task = build_task(config, data.classes)

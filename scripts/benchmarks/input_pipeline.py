@@ -32,7 +32,7 @@ def load(data_dir: str) -> InMemoryImages:
     """The first training images of CIFAR-100, or random ones."""
     if (Path(data_dir) / "cifar-100-python/train").exists():
         data = Cifar100(data_dir, verify_checksum=False)
-        return data.load(train=True).subset(range(IMAGES))
+        return data.load("train").subset(range(IMAGES))
     print(f"no CIFAR-100 in {data_dir}: random images")
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8)
     return InMemoryImages(images, torch.randint(0, 100, (IMAGES,)), tuple(map(str, range(100))))

@@ -29,8 +29,7 @@ def measure(*overrides: str) -> None:
     """Print both rates for a config."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["task=instance_segmentation", "trial_dir=unused", "study=s", *overrides])
-    data: ImageData = instantiate(config.data)
-    data.choose_target("instances", "the benchmark")
+    data: ImageData = instantiate(config.data, target="instances")
     start = time.perf_counter()
     data.setup()
     decoding = time.perf_counter() - start

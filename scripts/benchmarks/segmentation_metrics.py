@@ -15,7 +15,7 @@ from torch.optim import Adam
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from cv_lab.callbacks.timing import peak_memory_mb
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages, eval_loader
 from cv_lab.labels import IGNORE
 from cv_lab.models.segmentation import SmallUNet
@@ -46,8 +46,8 @@ class RepeatedImages(ImageData):
         super().__init__(BATCH, validation="test")
         self.count = count
 
-    def load(self, train: bool) -> InMemoryImages:
-        return repeated_images(BATCH if train else self.count)
+    def load(self, split: Split) -> InMemoryImages:
+        return repeated_images(BATCH if split == "train" else self.count)
 
 
 def seconds() -> None:

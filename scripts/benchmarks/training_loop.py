@@ -20,7 +20,7 @@ from cv_lab.callbacks.progress import EpochProgress
 from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing
 from cv_lab.data.augment import Augmentation, RandomCrop, RandomHorizontalFlip
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.models.small_cnn import SmallCNN
 from cv_lab.tasks.classification import Classification
@@ -33,8 +33,8 @@ class RandomImages(ImageData):
 
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
-    def load(self, train: bool) -> InMemoryImages:
-        count = STEPS * BATCH if train else 100
+    def load(self, split: Split) -> InMemoryImages:
+        count = STEPS * BATCH if split == "train" else 100
         images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
         return InMemoryImages(images, torch.randint(0, 100, (count,)), tuple(map(str, range(100))))
 

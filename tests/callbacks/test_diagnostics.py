@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.history import EpochHistory
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.study import diagnosis
 from cv_lab.tasks.classification import Classification
@@ -41,8 +41,8 @@ class Greys(ImageData):
         super().__init__(batch_size=batch_size, validation="test")
         self.learnable, self.share, self.count = learnable, share, count
 
-    def load(self, train: bool) -> InMemoryImages:
-        random = torch.Generator().manual_seed(int(train))
+    def load(self, split: Split) -> InMemoryImages:
+        random = torch.Generator().manual_seed(int(split == "train"))
         pixels = torch.rand(self.count, 8, 8, generator=random) < self.share
         labels = torch.rand(self.count, generator=random) < self.share
         shown = pixels if self.target == "mask" else labels[:, None, None].expand_as(pixels)
@@ -73,7 +73,7 @@ def train(kind: type[Any], data: Greys, epochs: int, tmp_path: Path, **options: 
     if kind is Classification and options["model"] is segmenter:
         options["model"] = classifier
     task = kind(classes=("dark", "bright"), **options)
-    data.choose_target(kind.target, kind.__name__)
+    data.target = kind.target
     history = EpochHistory(tmp_path / "metrics.csv")
     diagnostics = Diagnostics(history)
     Trainer(

@@ -72,12 +72,13 @@ def test_per_image_draws_for_every_image() -> None:
 def test_mix_keeps_label_mass_and_class() -> None:
     torch.manual_seed(0)
     mix = Mix()
-    mix.num_classes = 5
     labels = torch.arange(10) % 5
     for _ in range(10):
-        batch = mix({"image": coordinates(10), "label": labels})
+        batch = mix({"image": coordinates(10), "label": labels, "num_classes": 5})
         assert torch.allclose(batch["soft_label"].sum(1), torch.ones(10))
         assert torch.equal(batch["label"], labels)
+    several = mix({"image": coordinates(10), "label": torch.eye(5)[labels]})  # probabilities need no count
+    assert several["soft_label"].shape == (10, 5)
 
 
 # Images together with masks.

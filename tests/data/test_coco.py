@@ -45,7 +45,7 @@ def test_images_and_objects_are_scaled_and_truth_is_not(tmp_path: Path) -> None:
     crowd = rle.encode(np.asfortranarray(np.ones((60, 80), np.uint8)))
     crowd["counts"] = crowd["counts"].decode()
     images = write(tmp_path, [annotation(1), annotation(2, image=3, category=3, segmentation=crowd, iscrowd=1)]).load(
-        True
+        "train"
     )
     assert images.classes == ("bird", "cat")  # by id
     batch = images.__getitems__([0, 1, 2])
@@ -62,7 +62,7 @@ def test_images_and_objects_are_scaled_and_truth_is_not(tmp_path: Path) -> None:
 
 
 def test_boxes_follow_masks_through_augmentation(tmp_path: Path) -> None:
-    batch = write(tmp_path, [annotation(1)]).load(True).__getitems__([0, 1])
+    batch = write(tmp_path, [annotation(1)]).load("train").__getitems__([0, 1])
     torch.manual_seed(0)
     flipped = targets_of(Augmentation(flip=RandomHorizontalFlip(p=1.0))(batch))
     assert flipped[0]["boxes"].tolist() == [[25, 10, 35, 20]]
@@ -82,7 +82,7 @@ def test_boxes_follow_masks_through_augmentation(tmp_path: Path) -> None:
 
 def test_a_subset_is_seeded_and_by_count(tmp_path: Path) -> None:
     def names(seed: int) -> list[Any]:
-        return [o.id for o in write(tmp_path, [], images=12, train_images=5, seed=seed).load(True).objects]
+        return [o.id for o in write(tmp_path, [], images=12, train_images=5, seed=seed).load("train").objects]
 
     assert len(names(1)) == 5
     assert names(1) == names(1)
@@ -91,19 +91,19 @@ def test_a_subset_is_seeded_and_by_count(tmp_path: Path) -> None:
 
 def test_categories_are_chosen_by_name_or_by_number(tmp_path: Path) -> None:
     some = [annotation(1), annotation(2), annotation(3, category=3)]
-    assert write(tmp_path, some, classes=1).load(True).classes == ("cat",)
-    only = write(tmp_path, some, classes=["bird"]).load(True)
+    assert write(tmp_path, some, classes=1).load("train").classes == ("cat",)
+    only = write(tmp_path, some, classes=["bird"]).load("train")
     assert [o.classes.tolist() for o in only.objects] == [[0], [], []]
-    assert write(tmp_path, some, classes="bird").load(True).classes == ("bird",)
+    assert write(tmp_path, some, classes="bird").load("train").classes == ("bird",)
     with pytest.raises(ValueError, match="dog"):
-        write(tmp_path, some, classes=["dog"]).load(True)
+        write(tmp_path, some, classes=["dog"]).load("train")
     for none in ([], 0):
         with pytest.raises(ValueError, match="takes no category"):
-            write(tmp_path, some, classes=none).load(True)
+            write(tmp_path, some, classes=none).load("train")
 
 
 def test_images_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    assert [o.id for o in write(tmp_path, [], images=12).load(True).objects] == list(range(1, 13))
+    assert [o.id for o in write(tmp_path, [], images=12).load("train").objects] == list(range(1, 13))
     assert sorted(["b", 10, "a", 9], key=by_id) == [9, 10, "a", "b"]
 
 
@@ -117,7 +117,7 @@ def test_splits_without_an_object_are_refused(tmp_path: Path, annotations: list[
 def test_an_image_may_hold_hundreds_of_objects(tmp_path: Path) -> None:
     many = [annotation(i) for i in range(1, 301)]
     del many[0]["area"]
-    (first, *_) = write(tmp_path, many).load(True).objects
+    (first, *_) = write(tmp_path, many).load("train").objects
     assert first.areas.tolist() == [400] * 300
 
 
@@ -137,11 +137,11 @@ def test_bad_annotations_are_dropped_with_a_count_or_refused(
 ) -> None:
     annotations = [annotation(1), annotation(5, image=2) | change]
     with caplog.at_level(logging.WARNING):
-        images = write(tmp_path, annotations).load(True)
+        images = write(tmp_path, annotations).load("train")
     assert told in caplog.text
     assert [len(o.classes) for o in images.objects] == [1, 0, 0]
     with pytest.raises(ValueError, match=r"data\.strict=false") as error:
-        write(tmp_path, annotations, strict=True).load(True)
+        write(tmp_path, annotations, strict=True).load("train")
     assert told in str(error.value)
 
 
@@ -151,12 +151,12 @@ def test_bad_images_are_dropped_with_a_count_or_refused(tmp_path: Path, caplog: 
     (tmp_path / "images/3.png").write_bytes(b"no image")
     Image.new("RGB", (10, 10)).save(tmp_path / "images/4.png")
     with caplog.at_level(logging.WARNING):
-        assert [o.id for o in data.load(True).objects] == [1]
+        assert [o.id for o in data.load("train").objects] == [1]
     for told in ("1 missing image files (", "1 damaged image files (", "1 images of another size than the json says ("):
         assert told in caplog.text
     data.strict = True
     with pytest.raises(ValueError, match=r"2\.png"):
-        data.load(True)
+        data.load("train")
 
 
 @pytest.mark.parametrize(
@@ -172,17 +172,17 @@ def test_bad_images_are_dropped_with_a_count_or_refused(tmp_path: Path, caplog: 
 def test_other_formats_are_refused(tmp_path: Path, content: dict[str, Any], told: str) -> None:
     annotations = [] if "images" in content else [annotation(1)]
     with pytest.raises(ValueError, match=told):
-        write(tmp_path, annotations, content={"annotations": annotations} | content).load(True)
+        write(tmp_path, annotations, content={"annotations": annotations} | content).load("train")
 
 
 def test_a_missing_or_broken_json_is_told(tmp_path: Path) -> None:
     data = write(tmp_path, [])
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ValueError, match="no whole json"):
-        data.load(True)
+        data.load("train")
     (tmp_path / "a.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.json"):
-        data.load(True)
+        data.load("train")
 
 
 def test_images_that_cannot_be_used_at_all_are_refused(tmp_path: Path) -> None:
@@ -190,13 +190,13 @@ def test_images_that_cannot_be_used_at_all_are_refused(tmp_path: Path) -> None:
     for file in (tmp_path / "images").iterdir():
         file.unlink()
     with pytest.raises(ValueError, match="none of its 3 images"):
-        data.load(True)
+        data.load("train")
 
 
 def test_real_annotations_are_read_whole() -> None:
     root = need("coco/annotations/instances_val2017.json") / "coco"
     where = (str(root / "val2017"), str(root / "annotations/instances_val2017.json"))
-    images = Coco(*where, *where, test_images=6, image_size=[64, 64]).load(False)
+    images = Coco(*where, *where, test_images=6, image_size=[64, 64]).load("test")
     assert len(images) == 6
     assert len(images.classes) == 80
     for objects in images.objects:

@@ -32,45 +32,45 @@ def test_kept_images_are_decoded_once_and_alike(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    plain = ImageFolder(str(root), image_size=16).load(train=True).images[:]
+    plain = ImageFolder(str(root), image_size=16).load("train").images[:]
     for _ in range(2):
         caplog.clear()
-        kept = ImageFolder(str(root), image_size=16, cache_dir=str(tmp_path / "cache")).load(train=True)
+        kept = ImageFolder(str(root), image_size=16, cache_dir=str(tmp_path / "cache")).load("train")
         assert torch.equal(kept.images[:], plain)
     assert "decoding" not in caplog.text
     Image.new("RGB", (50, 30), (0, 200, 0)).save(root / "train/red/0.png")
-    changed = ImageFolder(str(root), image_size=16, cache_dir=str(tmp_path / "cache")).load(train=True)
+    changed = ImageFolder(str(root), image_size=16, cache_dir=str(tmp_path / "cache")).load("train")
     assert changed.images[6, :, 8, 8].tolist() == [0, 200, 0]
 
 
 def test_a_file_that_is_no_image_is_named(root: Path) -> None:
     (root / "train/red/broken.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be decoded"):
-        ImageFolder(str(root)).load(train=True)
+        ImageFolder(str(root)).load("train")
 
 
 def test_a_truncated_image_is_named(root: Path) -> None:
     whole = (root / "train/red/0.png").read_bytes()
     (root / "train/red/0.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"0\.png cannot be decoded"):
-        ImageFolder(str(root)).load(train=True)
+        ImageFolder(str(root)).load("train")
 
 
 def test_a_class_without_images_is_named(root: Path) -> None:
     (root / "train/green").mkdir()
     with pytest.raises(ValueError, match="classes without images: green"):
-        ImageFolder(str(root)).load(train=True)
+        ImageFolder(str(root)).load("train")
 
 
 def test_missing_folders_and_unknown_classes_are_named(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere.*data\.root/train"):
-        ImageFolder(str(root / "nowhere")).load(train=True)
+        ImageFolder(str(root / "nowhere")).load("train")
     (root / "test/green").mkdir()
     with pytest.raises(ValueError, match="green"):
-        ImageFolder(str(root)).load(train=False)
+        ImageFolder(str(root)).load("test")
 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "train/red").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no images"):
-        ImageFolder(str(tmp_path)).load(train=True)
+        ImageFolder(str(tmp_path)).load("train")

@@ -233,8 +233,7 @@ def test_coco_categories_can_be_chosen_by_name_or_frequency(tmp_path: Path) -> N
 
 
 def test_shapes_have_masks_with_a_background() -> None:
-    data = Shapes(40, 10, 32)
-    data.choose_target("mask", "a task")
+    data = Shapes(40, 10, 32, target="mask")
     data.setup()
     assert data.train is not None
     assert data.classes[0] == "background"

@@ -32,7 +32,7 @@ def test_breeds_and_species_are_read(root: Path) -> None:
     assert data.train.images[:].shape == (9, 3, 16, 16)
     assert data.val.labels.tolist() == data.test.labels.tolist() == [0, 1, 2]
     assert abs(int(data.test.images[2][0, 8, 8]) - 240) < 4
-    species = OxfordPet(str(root), labels="species", image_size=16).load(train=False)
+    species = OxfordPet(str(root), labels="species", image_size=16).load("test")
     assert species.classes == ("cat", "dog")
     assert species.labels.tolist() == [0, 0, 1]
 
@@ -43,17 +43,17 @@ def test_bad_input_is_told(root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"lacks images and annotations.*data\.download=true"):
         OxfordPet(str(tmp_path / "nowhere"), download=False).prepare_data()
     with pytest.raises(FileNotFoundError, match="no list"):
-        OxfordPet(str(root), train_list="mine").load(train=True)
+        OxfordPet(str(root), train_list="mine").load("train")
     annotations = root / "oxford-iiit-pet/annotations"
     (annotations / "few.txt").write_text("Abyssinian_0 1 1 1\n")
     with pytest.raises(ValueError, match=r"Maine_Coon_4 .* class without images in few"):
-        OxfordPet(str(root), train_list="few").load(train=False)
+        OxfordPet(str(root), train_list="few").load("test")
     (annotations / "damaged.txt").write_text("Abyssinian_0 1\n")
     with pytest.raises(ValueError, match="line 1 of"):
-        OxfordPet(str(root), train_list="damaged").load(train=True)
+        OxfordPet(str(root), train_list="damaged").load("train")
     (root / "oxford-iiit-pet/images/beagle_4.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 images .* beagle_4\.jpg"):
-        OxfordPet(str(root)).load(train=False)
+        OxfordPet(str(root)).load("test")
 
 
 def test_the_real_lists_are_read() -> None:

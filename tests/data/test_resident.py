@@ -23,8 +23,7 @@ def images(pixels: Any = PIXELS, **more: Any) -> InMemoryImages:
 
 
 def shapes(target: str, **options: Any) -> Shapes:
-    data = Shapes(train_count=30, test_count=10, image_size=32, batch_size=5, **options)
-    data.choose_target(target, "a task")
+    data = Shapes(train_count=30, test_count=10, image_size=32, batch_size=5, target=target, **options)
     data.setup()
     return data
 

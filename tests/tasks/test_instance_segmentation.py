@@ -108,9 +108,8 @@ def test_a_classification_trial_gives_its_backbone(train: Train) -> None:
 
 
 def test_shapes_give_exact_instances() -> None:
-    data = Shapes(train_count=12, test_count=1, image_size=48)
-    data.choose_target("instances", "x")
-    images = data.load(train=True)
+    data = Shapes(train_count=12, test_count=1, image_size=48, target="instances")
+    images = data.load("train")
     batch = images.__getitems__(list(range(12)))
     assert ((batch["classes"] >= 0).sum(1) == torch.tensor([len(o.classes) for o in images.objects])).all()
     assert batch["masks"].sum(1).max() == 1  # visible parts do not overlap

@@ -34,8 +34,7 @@ def test_cross_entropy_is_plain_whatever_training_minimises(train: Train, overri
     task = load_task(folder / "checkpoints/best.ckpt")
     register_config()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        data = instantiate(compose("train", [*TINY, *overrides, "trial_dir=/tmp/x"]).data)
-    data.choose_target(task.target, "")
+        data = instantiate(compose("train", [*TINY, *overrides, "trial_dir=/tmp/x"]).data, target=task.target)
     data.setup()
     data.preprocessing = task.preprocessing.over(data.mean, data.std)
     for split, dataset in (("val", data.val), ("test", data.test)):

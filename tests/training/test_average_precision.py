@@ -316,9 +316,8 @@ def test_a_box_beyond_the_image_shows_nothing() -> None:
 
 def test_masks_that_cells_can_show_are_pasted_back_whole() -> None:
     """The truth, cut to 28 x 28 cells of its box and pasted back, is itself; the limit of what a network can reach."""
-    data = Shapes(train_count=1, test_count=30, image_size=64)
-    data.choose_target("instances", "x")
-    images = data.load(train=False)
+    data = Shapes(train_count=1, test_count=30, image_size=64, target="instances")
+    images = data.load("test")
     metric = AveragePrecision(len(images.classes))
     for objects in images.objects:
         boxes = torch.from_numpy(objects.boxes).float()

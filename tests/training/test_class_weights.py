@@ -56,7 +56,6 @@ def test_median_frequency_gives_the_weights_of_camvid() -> None:
     """By the paper's formula over the 367 training images; the figures are those of the usual 360 x 480 masks."""
     root = need("camvid") / "camvid"
     data = Voc(str(root), classes=CAMVID, download=False, image_size=(360, 480), validation="test")
-    data.choose_target("mask", "")
     data.setup()
     assert data.train is not None
     weights = dict(zip(CAMVID, class_weights("median_frequency", data.train.class_counts(), CAMVID), strict=True))

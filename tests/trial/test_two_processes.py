@@ -82,8 +82,7 @@ def test_metrics_are_those_of_one_process(folders: dict[str, Path], name: str) -
     folder = folders[name]
     config = OmegaConf.load(folder / ".hydra/config.yaml")
     task = load_task(folder / "checkpoints/best.ckpt")
-    data: ImageData = instantiate(config.data)
-    data.choose_target(task.target, "the task")
+    data: ImageData = instantiate(config.data, target=task.target)
     data.setup()
     data.preprocessing = task.preprocessing
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False)
