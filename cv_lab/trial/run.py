@@ -125,7 +125,8 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     seed_all(config.seed, torch.device("cpu"))  # where networks are made
     os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with
     data, task = _data_and_task(config)
-    history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
+    timing = Timing()
+    history = EpochHistory(record.folder / "metrics.csv", timing)
     diagnostics = Diagnostics(history, remedies_in_use(config, HydraConfig.get().runtime.choices))
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last, log_from = _continue_from(record, standing)
