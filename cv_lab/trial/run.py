@@ -251,7 +251,8 @@ def _data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     data.choose_target(kind.target, kind.__name__)
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
-    task = build_task(config, data.classes)
+    assert data.train is not None
+    task = build_task(config, data.classes, counts=data.train.class_counts)
     # What images outside the data set must be turned into, for whoever loads a checkpoint.
     size = list(data.val.images.shape[2:])
     task.save_hyperparameters({"images": {"mean": list(data.mean), "std": list(data.std), "size": size}})
