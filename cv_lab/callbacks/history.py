@@ -1,4 +1,4 @@
-"""The table of epochs, ``metrics.csv``, and a printed line for each."""
+"""The epochs of a trial: rows of ``metrics.csv``, points of the loggers' curves, and printed lines."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,10 @@ from cv_lab.tasks.base import Task
 
 
 class EpochHistory(Checkpoint):
-    """Write one row per epoch with everything that was logged in it, and print the most important of it.
+    """Write one row per epoch with everything that was logged in it, hand it to the loggers, and print a line of it.
+
+    The loggers get one point per epoch at the step of the row. Lightning would count otherwise where the heads of
+    several trials are trained together.
 
     The rows are saved in the checkpoint, so a continued trial goes on with the rows of the epochs that it keeps. It
     is a `Checkpoint` because Lightning calls `on_train_epoch_end` of those, and of no other callback, after the task
@@ -41,6 +44,9 @@ class EpochHistory(Checkpoint):
         if not trainer.is_global_zero:
             return
         write_csv(self.path, self.rows)
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": trainer.current_epoch + 1, **values}, trainer.global_step)
+            logger.save()
         if trainer.progress_bar_callback is not None:
             self._print(trainer, task)
 

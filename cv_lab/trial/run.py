@@ -212,17 +212,16 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
         result["seconds"]["features"] = features.seconds
         result["features_computed"] = features.computed
     start = time.perf_counter()
-    (tested,) = trainer.test(task, data, ckpt_path=best_checkpoint.best_model_path, verbose=False, weights_only=True)
-    result["metrics"] = {**best, **tested}
+    trainer.test(task, data, ckpt_path=best_checkpoint.best_model_path, verbose=False, weights_only=True)
+    result["metrics"] = best | {name: value.item() for name, value in trainer.callback_metrics.items()}
     result["seconds"]["test"] = time.perf_counter() - start
     result["peak_memory_mb"] = peak_memory_mb(trainer.strategy.root_device)
     asked = [split_override(override)[0] for override in record.fields["overrides"]]
     metrics = result["metrics"]
     first = [f"{split}/{task.monitor.partition('/')[2]}" for split in ("val", "test", "train")]
     final = {name: metrics[name] for name in (*first, *metrics) if "/" in name and name in metrics}
-    step = int(result["last"]["step"])  # at 0, their default, they would bend the curves back to the start
     if trainer.is_global_zero:
-        add_hyperparameters(trainer, record.fields["parameters"], asked, final, step)
+        add_hyperparameters(trainer, record.fields["parameters"], asked, final)
     for logger in trainer.loggers:
         logger.finalize("success")
     return result
@@ -267,7 +266,7 @@ def _continue_from(record: TrialRecord, standing: Standing) -> tuple[Path | None
     saved = {} if last is None else torch.load(last, weights_only=True, mmap=True)
     if last is None or saved.get("together"):  # such epochs take no time, and are gone through again
         return None, 0
-    return last, saved["global_step"] + 1  # metrics of an epoch lie at its last step, pictures one further
+    return last, saved["global_step"] + 1  # metrics and pictures of an epoch lie at its last step
 
 
 def _logger(config: DictConfig, log_from: int | None) -> Any:
