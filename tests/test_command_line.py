@@ -90,7 +90,7 @@ def test_tensorboard_holds_scalars_pictures_and_hparams(train: Train) -> None:
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "images": 0})
     events.Reload()
     tags = events.Tags()
-    assert {"train/loss", "val/accuracy", "test/accuracy", "lr"} <= set(tags["scalars"])
+    assert {"train/loss", "val/accuracy", "best/test/accuracy", "lr"} <= set(tags["scalars"])
     assert {"predictions", "predictions_of_best", "confusion_matrix"} <= set(tags["images"])
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"optimizer" in content
@@ -98,9 +98,9 @@ def test_tensorboard_holds_scalars_pictures_and_hparams(train: Train) -> None:
     shown = HParamsPluginData.FromString(content).experiment
     # What the user asked for is what TensorBoard shows first.
     assert {info.name for info in shown.hparam_infos if info.differs} == {option.partition("=")[0] for option in TINY}
-    assert [info.name.tag for info in shown.metric_infos][:2] == ["val/accuracy", "test/accuracy"]
+    assert [info.name.tag for info in shown.metric_infos][:2] == ["best/val/accuracy", "best/test/accuracy"]
     result = json.loads((folder / "result.json").read_text())
-    assert events.Scalars("test/accuracy")[-1].value == pytest.approx(result["metrics"]["test/accuracy"])
+    assert events.Scalars("best/test/accuracy")[-1].value == pytest.approx(result["metrics"]["test/accuracy"])
 
 
 def test_a_checkpoint_loads_safely_and_predicts_alike(train: Train) -> None:

@@ -19,21 +19,23 @@ def add_image(trainer: Trainer, tag: str, image: Image.Image) -> None:
 
 
 def add_hyperparameters(
-    trainer: Trainer, parameters: dict[str, Any], asked: Sequence[str], metrics: dict[str, float], step: int
+    trainer: Trainer, parameters: dict[str, Any], asked: Sequence[str], metrics: dict[str, float]
 ) -> None:
-    """Tell every logger of the trainer what the trial is compared by, and what came of it.
+    """Log the parameters by which a trial is compared, and its final metrics, as ``best/NAME``.
+
+    The metrics have tags of their own: under the tags of the curves they would draw a point that no epoch had.
 
     Args:
-        trainer: whose loggers are told.
+        trainer: whose loggers are used; its training has ended.
         parameters: names and plain values.
         asked: names of those that the user set. TensorBoard shows few columns at first, and these before all others.
         metrics: final metrics, the most important first.
-        step: at which they are logged.
     """
+    metrics = {f"best/{name}": value for name, value in metrics.items()}
     for logger in trainer.loggers:
-        logger.log_metrics(metrics, step)
+        logger.log_metrics(metrics, final_step(trainer))
         if isinstance(logger, TensorBoardLogger):
-            # What Lightning does, but for the order: HParams show a metric where its tag is logged, too.
+            # As Lightning does, but with an order of the columns. HParams show a metric only if its tag is logged too.
             experiment, start, end = hparams(parameters, metrics)
             plugin_data = experiment.value[0].metadata.plugin_data
             content = HParamsPluginData.FromString(plugin_data.content)
@@ -44,3 +46,8 @@ def add_hyperparameters(
                 logger.experiment.file_writer.add_summary(summary)
         else:
             logger.log_hyperparams(parameters)
+
+
+def final_step(trainer: Trainer) -> int:
+    """The step of what is logged after the training: one past the last, so that a continued trial can drop it."""
+    return trainer.global_step + 1

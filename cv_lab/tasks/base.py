@@ -122,7 +122,7 @@ class Task(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train")
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], logger=False)
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val")
@@ -180,4 +180,5 @@ class Task(LightningModule):
 
     def _log_epoch(self, split: str) -> None:
         scalars = self.summarise(self.split_metrics(split))
-        self.log_dict({f"{split}/{name}": value for name, value in scalars.items()})
+        # EpochHistory hands them to the loggers, once an epoch.
+        self.log_dict({f"{split}/{name}": value for name, value in scalars.items()}, logger=False)

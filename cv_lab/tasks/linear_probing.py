@@ -163,7 +163,7 @@ class LinearProbing(Transfer):
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
         if self.knn is not None:
-            self.log("test/knn_accuracy", accuracy(self.knn_confusion.compute()))
+            self.log("test/knn_accuracy", accuracy(self.knn_confusion.compute()), logger=False)
 
     def _neighbours_vote(self, inputs: Tensor) -> Tensor:
         """The class that the nearest training images choose, int64 (N,)."""

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cv_lab.labels import IGNORE
-from cv_lab.training.class_weights import WeightSpec, check_scheme
 
 NO_LABEL = -100  # torch's own mark, which no data holds
 
@@ -24,35 +23,21 @@ class CrossEntropy(nn.Module):
     """Cross entropy, averaged over samples or pixels, each counting as much as the weight of its true class.
 
     The weight of a sample with class probabilities is the mean of the classes' weights under them, so that mixed images
-    weigh between those that they were mixed of. (torch divides by the number of samples there, which lets the scale
+    weigh between those that they were mixed of. (torch divides by the number of samples there, which makes the scale
     of the loss depend on the weights.)
 
     Args:
-        class_weights: how the classes shall be weighed, see
-            :func:`cv_lab.training.class_weights.class_weights`; by default
-            they are not. The trial finds the weights in its training data; checkpoints hold them as `weight`, (K,).
+        weight: float (K,), of the classes; None weighs all alike. In a config it is given by `class_weights`, see
+            :func:`cv_lab.training.class_weights.with_class_weights`. Checkpoints hold it.
         label_smoothing: share of the target spread evenly over all classes.
-        beta: of ``class_weights="effective_number"``, see there.
-
-    Raises:
-        ValueError: if the scheme is not known, or `beta` is out of range or given to another scheme.
     """
 
     weight: Tensor | None
 
-    def __init__(
-        self, class_weights: WeightSpec = None, label_smoothing: float = 0.0, beta: float | None = None
-    ) -> None:
+    def __init__(self, weight: Tensor | None = None, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        check_scheme(class_weights, beta)
-        self.class_weights, self.beta = class_weights, beta
         self.label_smoothing = label_smoothing
-        self.register_buffer("weight", None)
-
-    def make_room(self, num_classes: int) -> None:
-        """Let `weight` exist, as ones, where weights are wanted, so that a checkpoint's can be loaded."""
-        if self.class_weights is not None:
-            self.weight = torch.ones(num_classes)
+        self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         logits = full_precision(logits)

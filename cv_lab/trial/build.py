@@ -1,7 +1,7 @@
 """From configs to objects, for training and for loading a checkpoint again."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +9,40 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from cv_lab.labels import ClassCounts
 from cv_lab.models.backbones import NetworkFactory, preprocessing_of
 from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
 from cv_lab.tasks.base import Task
-from cv_lab.training.losses import CrossEntropy
+from cv_lab.training.class_weights import with_class_weights
 from cv_lab.training.optimizers import optimizer_factory
 
 PARTS = ("task", "model", "loss", "optimizer", "scheduler", "weights")
 
 
-def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = True) -> Task:
+def build_task(
+    config: DictConfig,
+    classes: Sequence[str],
+    pretrained: bool = True,
+    counts: Callable[[], ClassCounts] | None = None,
+) -> Task:
     """Instantiate the task of a composed config for `classes`, with its hyper-parameters as plain Python values.
 
     Args:
         config: a composed config.
         classes: names of the classes that the data tells apart.
         pretrained: start from ``config.weights``; false leaves the weights random, to be filled from a checkpoint.
+        counts: counts the classes in the training data, for losses that weigh classes; None leaves their weights to a
+            checkpoint.
     """
+    loss = plain(config.loss)
     model = instantiate(config.model)
     task: Task = instantiate(config.task)(
         model=model,
         classes=classes,
-        loss=instantiate(config.loss),
+        loss=instantiate(loss and with_class_weights(loss, classes, counts)),
         optimizer=optimizer_factory(plain(config.optimizer)),
         scheduler=instantiate(config.scheduler),
     )
-    for loss in task.modules():
-        if isinstance(loss, CrossEntropy):
-            loss.make_room(len(classes))
     task.preprocessing = preprocessing_of(model)
     # A checkpoint may be loaded from another folder.
     weights = config.weights if config.weights in ("none", "default") else os.path.abspath(config.weights)

@@ -127,7 +127,8 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: FolderSta
     seed_all(config.seed, torch.device("cpu"))  # where networks are made
     os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with
     data, task = _data_and_task(config)
-    history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
+    timing = Timing()
+    history = EpochHistory(record.folder / "metrics.csv", timing)
     diagnostics = Diagnostics(history, remedies_in_use(config, HydraConfig.get().runtime.choices))
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     last, log_from = _continue_from(record, standing)
@@ -213,17 +214,16 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: FolderSta
         result["seconds"]["features"] = features.seconds
         result["features_computed"] = features.computed
     start = time.perf_counter()
-    (tested,) = trainer.test(task, data, ckpt_path=best_checkpoint.best_model_path, verbose=False, weights_only=True)
-    result["metrics"] = {**best, **tested}
+    trainer.test(task, data, ckpt_path=best_checkpoint.best_model_path, verbose=False, weights_only=True)
+    result["metrics"] = best | {name: value.item() for name, value in trainer.callback_metrics.items()}
     result["seconds"]["test"] = time.perf_counter() - start
     result["peak_memory_mb"] = peak_memory_mb(trainer.strategy.root_device)
     asked = [split_override(override)[0] for override in record.fields["overrides"]]
     metrics = result["metrics"]
     first = [f"{split}/{task.monitor.partition('/')[2]}" for split in ("val", "test", "train")]
     final = {name: metrics[name] for name in (*first, *metrics) if "/" in name and name in metrics}
-    step = int(result["last"]["step"])  # at 0, their default, they would bend the curves back to the start
     if trainer.is_global_zero:
-        add_hyperparameters(trainer, record.fields["parameters"], asked, final, step)
+        add_hyperparameters(trainer, record.fields["parameters"], asked, final)
     for logger in trainer.loggers:
         logger.finalize("success")
     return result
@@ -251,7 +251,8 @@ def _data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     )
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
-    task = build_task(config, data.classes)
+    assert data.train is not None
+    task = build_task(config, data.classes, counts=data.train.class_counts)
     # What images outside the data set must be turned into, for whoever loads a checkpoint.
     size = list(data.val.images.shape[2:])
     task.save_hyperparameters({"images": {"mean": list(data.mean), "std": list(data.std), "size": size}})
@@ -266,7 +267,7 @@ def _continue_from(record: TrialRecord, standing: FolderState) -> tuple[Path | N
     saved = {} if last is None else torch.load(last, weights_only=True, mmap=True)
     if last is None or saved.get("together"):  # such epochs take no time, and are gone through again
         return None, 0
-    return last, saved["global_step"] + 1  # metrics of an epoch lie at its last step, pictures one further
+    return last, saved["global_step"] + 1  # metrics and pictures of an epoch lie at its last step
 
 
 def _logger(config: DictConfig, log_from: int | None) -> Any:

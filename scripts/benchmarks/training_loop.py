@@ -16,7 +16,7 @@ from torch import nn
 
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
-from cv_lab.callbacks.progress import EpochProgress
+from cv_lab.callbacks.progress import TerminalBar
 from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing
 from cv_lab.data.augment import Augmentation, RandomCrop, RandomHorizontalFlip
@@ -52,7 +52,13 @@ def main() -> None:
 
     def lab() -> float:
         timing = Timing()
-        callbacks = [ReseedEachEpoch(0), RequireFiniteLoss(), timing, EpochProgress(), EpochHistory(folder / "h.csv")]
+        callbacks = [
+            ReseedEachEpoch(0),
+            RequireFiniteLoss(),
+            timing,
+            TerminalBar(),
+            EpochHistory(folder / "h.csv", timing),
+        ]
         trainer = Trainer(
             accelerator="cpu",
             max_epochs=1,

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.history import EpochHistory
+from cv_lab.callbacks.timing import Timing
 from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.study import diagnosis
@@ -74,12 +75,13 @@ def train(kind: type[Any], data: Greys, epochs: int, tmp_path: Path, **options: 
         options["model"] = classifier
     task = kind(classes=("dark", "bright"), **options)
     data.target = kind.target
-    history = EpochHistory(tmp_path / "metrics.csv")
+    timing = Timing()
+    history = EpochHistory(tmp_path / "metrics.csv", timing)
     diagnostics = Diagnostics(history)
     Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        callbacks=[history, diagnostics],
+        callbacks=[timing, history, diagnostics],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

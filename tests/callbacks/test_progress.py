@@ -1,21 +1,26 @@
-"""The epoch bar: one line an epoch with its values, and a terminal left as it was found."""
+"""One line per epoch with its values, a bar on terminals only, and a terminal left as it was."""
 
+import csv
 import io
 import logging
+import math
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import rich
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from rich.console import Console
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
-from cv_lab.callbacks.progress import EpochProgress
+from cv_lab.callbacks.history import EpochHistory
+from cv_lab.callbacks.progress import TerminalBar
+from cv_lab.callbacks.timing import Timing
 
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 ACCURACY = [0.25, 0.75, 0.5, 0.5]
@@ -26,6 +31,7 @@ class Task(pl.LightningModule):
 
     monitor = "val/accuracy"
     mode = "max"
+    details = ("secret",)
 
     def __init__(self, fail_in: int | None = None) -> None:
         super().__init__()
@@ -36,18 +42,18 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         if self.step_says and batch_idx == 1:
             print(self.step_says)
             logging.getLogger("speaker").warning(self.step_says)
         if self.current_epoch == self.fail_in and batch_idx == 1:
             raise RuntimeError("out of luck")
-        loss: Tensor = self.layer(batch[0]).square().mean()
+        loss: Tensor = self.layer(batch["image"]).square().mean()
         return loss
 
-    def validation_step(self, batch: list[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None: ...
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None: ...
 
-    def test_step(self, batch: list[Tensor], batch_idx: int) -> None: ...
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None: ...
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({"train/loss": 10.0 + self.current_epoch, "train/accuracy": 0.125})
@@ -58,41 +64,45 @@ class Task(pl.LightningModule):
         self.log("val/iou/cat", 0.5)
 
 
-def loader() -> DataLoader[tuple[Tensor, ...]]:
-    return DataLoader(TensorDataset(torch.randn(6, 2)), batch_size=2)
+def loader() -> DataLoader[dict[str, Tensor]]:
+    return DataLoader([{"image": torch.randn(2)} for _ in range(6)], batch_size=2)  # type: ignore[arg-type]
 
 
-def trainer(console: Console, *callbacks: pl.Callback, **kwargs: Any) -> pl.Trainer:
-    settings: dict[str, Any] = {
-        "max_epochs": 3,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-    }
-    progress = EpochProgress(console, refresh_seconds=0)
-    return pl.Trainer(**{**settings, "callbacks": [progress, *callbacks], **kwargs})
+class Terminal:
+    """What is written to a terminal of `width` columns, or to a file if it is None."""
+
+    def __init__(self, width: int | None = 120) -> None:
+        self.file = io.StringIO()
+        # legacy_windows and the colour system are fixed: the tests must not depend on where they run.
+        self.options = {
+            "file": self.file,
+            "force_terminal": width is not None,
+            "force_interactive": width is not None,
+            "width": width or 80,
+            "color_system": "standard",
+            "legacy_windows": False,
+        }
+
+    def text(self) -> str:
+        return self.file.getvalue()
+
+    def trainer(self, folder: Path, *callbacks: pl.Callback, **kwargs: Any) -> pl.Trainer:
+        rich.reconfigure(**self.options)
+        timing = Timing()
+        settings: dict[str, Any] = {
+            "max_epochs": 3,
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_model_summary": False,
+        }
+        own = [TerminalBar(console_kwargs=self.options), timing, EpochHistory(folder / "metrics.csv", timing)]
+        return pl.Trainer(**{**settings, "callbacks": [*own, *callbacks], **kwargs})
 
 
-def plain() -> Console:
-    return Console(file=io.StringIO(), force_terminal=False, width=80)
-
-
-def terminal(width: int = 120) -> Console:
-    # legacy_windows and the colour system are fixed: the tests must not depend on where they run.
-    return Console(
-        file=io.StringIO(),
-        force_terminal=True,
-        force_interactive=True,
-        width=width,
-        color_system="standard",
-        legacy_windows=False,
-    )
-
-
-def written(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+@pytest.fixture(autouse=True)
+def _usual_console() -> Iterator[None]:
+    yield
+    rich.reconfigure()
 
 
 def screen(text: str) -> list[str]:
@@ -120,10 +130,10 @@ def without_seconds(line: str) -> str:
     return re.sub(r"\d+\.\d s", "_ s", line)
 
 
-def test_without_terminal_one_plain_line_an_epoch_with_its_own_values() -> None:
-    console = plain()
-    trainer(console).fit(Task(), loader(), loader())
-    text = written(console)
+def test_without_terminal_one_plain_line_an_epoch_with_its_own_values(tmp_path: Path) -> None:
+    file = Terminal(width=None)
+    file.trainer(tmp_path).fit(Task(), loader(), loader())
+    text = file.text()
     assert "\x1b" not in text
     assert "\r" not in text
     assert [without_seconds(line) for line in text.splitlines()] == [
@@ -135,73 +145,64 @@ def test_without_terminal_one_plain_line_an_epoch_with_its_own_values() -> None:
     ]
 
 
-def test_lines_appear_while_training_runs() -> None:
-    console = plain()
+def test_the_line_says_what_the_table_holds(tmp_path: Path) -> None:
+    file = Terminal(width=None)
+    file.trainer(tmp_path).fit(Task(), loader(), loader())
+    with open(tmp_path / "metrics.csv") as table:
+        for row, line in zip(csv.DictReader(table), file.text().splitlines(), strict=True):
+            assert f"val/loss {float(row['val/loss']):.3f}" in line
+
+
+def test_lines_appear_while_training_runs(tmp_path: Path) -> None:
+    file = Terminal(width=None)
     counts = []
 
     class Count(pl.Callback):
         def on_train_batch_end(self, *args: Any) -> None:
-            counts.append(written(console).count("\n"))
+            counts.append(file.text().count("\n"))
 
-    trainer(console, Count()).fit(Task(), loader(), loader())
+    file.trainer(tmp_path, Count()).fit(Task(), loader(), loader())
     assert counts == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
-def test_terminal_shows_phases_and_keeps_one_line_an_epoch() -> None:
-    console = terminal()
-    runner = trainer(console)
+def test_terminal_shows_phases_and_keeps_one_line_an_epoch(tmp_path: Path) -> None:
+    terminal = Terminal(width=80)
+    runner = terminal.trainer(tmp_path)
     task = Task()
     runner.fit(task, loader(), loader())
     runner.test(task, loader(), verbose=False)
-    text = written(console)
-    for part in ("sanity check", "epoch 2/3", "epoch 2/3 validation", "test", "3/3", "loss "):
+    text = terminal.text()
+    for part in ("epoch 2/3 ", "Testing", "/3"):
         assert part in text
     assert [line.split("  ")[0] for line in screen(text)] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert "val/loss 21.000" in screen(text)[1]
+    assert all(len(line) <= 80 for line in re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "\n", text).splitlines())
     assert text.rindex(SHOW_CURSOR) > text.rindex(HIDE_CURSOR)
 
 
-def test_narrow_terminal_drops_the_less_important() -> None:
-    console = terminal(width=76)
-    trainer(console).fit(Task(), loader(), loader())
-    lines = screen(written(console))
+def test_narrow_terminal_drops_the_less_important(tmp_path: Path) -> None:
+    terminal = Terminal(width=76)
+    terminal.trainer(tmp_path).fit(Task(), loader(), loader())
+    lines = screen(terminal.text())
     assert len(lines) == 3
     assert all(len(line) <= 76 for line in lines)
-    assert without_seconds(lines[0]) == ("epoch 1/3  _ s  train/loss 10.000  val/loss 20.000  val/accuracy 25.0 % ★")
+    assert without_seconds(lines[0]) == "epoch 1/3  _ s  train/loss 10.000  val/loss 20.000  val/accuracy 25.0 % ★"
 
 
-def test_loss_is_read_only_when_the_bar_is_drawn() -> None:
-    reads = []
-
-    class Outputs(dict[str, Any]):
-        def get(self, key: str, default: Any = None) -> Any:
-            reads.append(key)
-            return super().get(key, default)
-
-    class Observed(EpochProgress):
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
-            super().on_train_batch_end(trainer, pl_module, Outputs(outputs), *args)
-
-    console = terminal()
-    progress = Observed(console, refresh_seconds=1000)
-    trainer(console, callbacks=[progress], num_sanity_val_steps=0).fit(Task(), loader(), loader())
-    assert reads == ["loss"]
-
-
-def test_failure_leaves_the_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    console = terminal()
+def test_failure_leaves_the_terminal_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     stdout, stderr = sys.stdout, sys.stderr
     with pytest.raises(RuntimeError, match="out of luck"):
-        trainer(console).fit(Task(fail_in=1), loader(), loader())
-    text = written(console)
+        terminal.trainer(tmp_path).fit(Task(fail_in=1), loader(), loader())
+    text = terminal.text()
     assert [line.split("  ")[0] for line in screen(text)] == ["epoch 1/3"]
     assert text.rindex(SHOW_CURSOR) > text.rindex(HIDE_CURSOR)
     assert (sys.stdout, sys.stderr) == (stdout, stderr)
 
 
-def test_prints_and_log_messages_do_not_tear_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    console = terminal()
+def test_prints_and_log_messages_do_not_tear_the_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     stdout = sys.stdout
     handler = logging.StreamHandler(stdout)  # holds the stream, as Hydra's handler does
@@ -210,46 +211,27 @@ def test_prints_and_log_messages_do_not_tear_the_bar(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(logger, "propagate", False)
     task = Task()
     task.step_says = "halfway"
-    trainer(console, max_epochs=1).fit(task, loader(), loader())
-    assert [line.split("  ")[0] for line in screen(written(console))] == [
-        "halfway",
-        "halfway",
-        "epoch 1/1",
-    ]
+    terminal.trainer(tmp_path, max_epochs=1).fit(task, loader(), loader())
+    assert [line.split("  ")[0] for line in screen(terminal.text())] == ["halfway", "halfway", "epoch 1/1"]
     assert handler.stream is stdout
 
 
-def test_validation_values_of_an_earlier_epoch_are_not_repeated() -> None:
-    console = plain()
-    trainer(console, check_val_every_n_epoch=2).fit(Task(), loader(), loader())
-    assert ["val/loss" in line for line in written(console).splitlines()] == [False, True, False]
-
-
-def test_validation_within_the_epoch() -> None:
-    console = terminal()
-    trainer(console, val_check_interval=1 / 3).fit(Task(), loader(), [loader(), loader()])
-    assert len(screen(written(console))) == 3
-
-
-def test_early_stopping_writes_the_last_line_once() -> None:
-    console = plain()
-    stop = EarlyStopping("val/accuracy", mode="max", patience=1)
-    trainer(console, stop, max_epochs=4).fit(Task(), loader(), loader())
-    lines = written(console).splitlines()
+def test_early_stopping_writes_the_last_line_once(tmp_path: Path) -> None:
+    file = Terminal(width=None)
+    stop = EarlyStopping("val/accuracy", mode="max", patience=1, check_on_train_epoch_end=True)
+    file.trainer(tmp_path, stop, max_epochs=4).fit(Task(), loader(), loader())
+    lines = file.text().splitlines()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/4", "epoch 2/4", "epoch 3/4"]
     assert "left" not in lines[-1]
 
 
-@pytest.mark.parametrize("validate_every", [1, 2])
-def test_resumed_training_goes_on_with_the_next_epoch_and_the_best_value(tmp_path: Path, validate_every: int) -> None:
-    # Resuming after an epoch that saved without validating, Lightning ends that epoch a second time.
+def test_resumed_training_goes_on_with_the_next_epoch_and_the_best_value(tmp_path: Path) -> None:
     def run(epochs: int, resume: Path | None) -> list[str]:
-        console = plain()
-        checkpoint = ModelCheckpoint(tmp_path, monitor="val/accuracy", mode="max", save_last=True)
-        options: dict[str, Any] = {"enable_checkpointing": True, "check_val_every_n_epoch": validate_every}
-        runner = trainer(console, checkpoint, max_epochs=epochs, **options)
+        file = Terminal(width=None)
+        checkpoint = ModelCheckpoint(tmp_path, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+        runner = file.trainer(tmp_path, checkpoint, max_epochs=epochs)
         runner.fit(Task(), loader(), loader(), ckpt_path=resume, weights_only=True)
-        return written(console).splitlines()
+        return file.text().splitlines()
 
     assert any("★" in line for line in run(2, None))
     lines = run(4, tmp_path / "last.ckpt")
@@ -259,29 +241,41 @@ def test_resumed_training_goes_on_with_the_next_epoch_and_the_best_value(tmp_pat
     assert not any("★" in line for line in lines)
 
 
-def test_training_without_end_or_validation() -> None:
-    console = plain()
-    trainer(console, max_epochs=-1, max_steps=6).fit(Task(), loader())
-    lines = [without_seconds(line) for line in written(console).splitlines()]
-    assert lines == [
-        "epoch 1  _ s  train/loss 10.000  train/accuracy 12.5 %",
-        "epoch 2  _ s  train/loss 11.000  train/accuracy 12.5 %",
-    ]
-
-
-def test_losses_below_1_are_no_shares() -> None:
+def test_losses_below_1_are_no_shares(tmp_path: Path) -> None:
     class Entropic(Task):
         def on_validation_epoch_end(self) -> None:
-            self.log_dict({"val/loss": 0.25, "val/cross_entropy": 0.5, "val/accuracy": 0.75})
+            self.log_dict({"val/loss": 0.25, "val/cross_entropy": 0.5, "val/accuracy": 0.75, "val/secret": 1.0})
 
-    console = plain()
-    trainer(console, max_epochs=1).fit(Entropic(), loader(), loader())
-    assert "val/loss 0.250  val/cross_entropy 0.500  val/accuracy 75.0 %" in written(console)
+    file = Terminal(width=None)
+    file.trainer(tmp_path, max_epochs=1).fit(Entropic(), loader(), loader())
+    assert "val/loss 0.250  val/accuracy 75.0 % ★  val/cross_entropy 0.500" in file.text()
+    assert "secret" not in file.text()
 
 
-def test_disabled_is_silent() -> None:
-    for console in (plain(), terminal()):
-        progress = EpochProgress(console)
-        progress.disable()
-        trainer(console, callbacks=[progress]).fit(Task(), loader(), loader())
-        assert written(console) == ""
+def test_undefined_values_are_never_the_best(tmp_path: Path) -> None:
+    class Undefined(Task):
+        def on_validation_epoch_end(self) -> None:
+            self.log("val/accuracy", [math.nan, 0.1, 0.2][self.current_epoch])
+
+    file = Terminal(width=None)
+    file.trainer(tmp_path).fit(Undefined(), loader(), loader())
+    assert ["★" in line for line in file.text().splitlines()] == [False, True, True]
+
+
+@pytest.mark.parametrize("width", [None, 80])
+def test_disabled_shows_no_bar(tmp_path: Path, width: int | None) -> None:
+    terminal = Terminal(width)
+    runner = terminal.trainer(tmp_path)
+    assert isinstance(runner.progress_bar_callback, TerminalBar)
+    runner.progress_bar_callback.disable()
+    runner.fit(Task(), loader(), loader())
+    assert "\x1b" not in terminal.text()
+    assert terminal.text().count("\n") == 3
+
+
+def test_nothing_is_printed_without_a_bar(tmp_path: Path) -> None:
+    terminal = Terminal(width=None)
+    timing = Timing()
+    callbacks = [timing, EpochHistory(tmp_path / "metrics.csv", timing)]
+    terminal.trainer(tmp_path, callbacks=callbacks, enable_progress_bar=False).fit(Task(), loader(), loader())
+    assert terminal.text() == ""

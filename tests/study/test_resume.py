@@ -94,8 +94,11 @@ def test_a_continued_trial_shows_each_step_once_in_tensorboard(train: Train, tmp
     events = EventAccumulator(str(folder.parent))
     events.Reload()
     for tag in ("train/loss", "val/accuracy"):
-        # Three epochs, and what HParams show.
-        assert [event.step for event in events.Scalars(tag)] == [4, 9, 14, 15]
+        assert [event.step for event in events.Scalars(tag)] == [5, 10, 15]
+        assert len(events.Scalars(f"best/{tag}")) == 1
+    with open(folder.parent / "metrics.csv") as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
 
 
 def test_early_stopping_stays_decided(train: Train, tmp_path: Path) -> None:

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from timm.loss.class_weights import compute_class_weights
 
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.voc import Voc
 from cv_lab.labels import ClassCounts
-from cv_lab.training.class_weights import SCHEMES, class_weights
-from cv_lab.training.losses import CrossEntropy
+from cv_lab.training.class_weights import SCHEMES, class_weights, with_class_weights
 from tests.conftest import need
 
+CROSS_ENTROPY = "cv_lab.training.losses.CrossEntropy"
 CLASSES = ("background", "cat", "dog")
 CAMVID = (
     *("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist"),
@@ -127,6 +128,42 @@ def test_unknown_and_impossible_weights_are_refused(spec: object, told: str) -> 
         ("balanced", None, "median_frequency"),
     ],
 )
-def test_a_loss_refuses_what_has_no_meaning_before_there_are_data(spec: object, beta: float, told: str) -> None:
+def test_a_loss_refuses_what_has_no_meaning_before_anything_is_counted(spec: object, beta: float, told: str) -> None:
+    config = {"_target_": CROSS_ENTROPY, "class_weights": spec, "beta": beta}
     with pytest.raises(ValueError, match=told):
-        CrossEntropy(spec, beta=beta)  # type: ignore[arg-type]
+        with_class_weights(config, CLASSES, None)
+
+
+def test_losses_are_made_with_their_weights_at_any_depth() -> None:
+    counted: list[ClassCounts] = []
+
+    def counts() -> ClassCounts:
+        counted.append(one_image(700, 200, 100))
+        return counted[-1]
+
+    weighted = {"_target_": CROSS_ENTROPY, "class_weights": "median_frequency", "beta": None, "label_smoothing": 0.1}
+    plain = {"_target_": CROSS_ENTROPY, "class_weights": None, "beta": None}
+    tversky = {"_target_": "cv_lab.training.losses.TverskyLoss", "beta": 0.7}
+    total = {
+        "_target_": "cv_lab.training.losses.WeightedSum",
+        "losses": {"a": weighted, "b": plain, "c": tversky},
+        "weights": {"a": 1.0, "b": 1.0, "c": 1.0},
+    }
+    a, b, c = instantiate(with_class_weights(total, CLASSES, counts)).losses.values()
+    assert a.weight.tolist() == pytest.approx([200 / 700, 1, 2])
+    assert a.label_smoothing == 0.1
+    assert b.weight is None
+    assert c.beta == 0.7
+    assert len(counted) == 1
+
+
+def test_torchs_own_loss_gets_weights_too() -> None:
+    config = {"_target_": "torch.nn.CrossEntropyLoss", "class_weights": {"cat": 2.0}}
+    assert instantiate(with_class_weights(config, CLASSES, lambda: one_image(1, 1, 1))).weight.tolist() == [1, 2, 1]
+
+
+def test_weights_of_a_checkpoint_have_a_place_to_go() -> None:
+    config = {"_target_": CROSS_ENTROPY, "class_weights": "median_frequency", "beta": None}
+    loss = instantiate(with_class_weights(config, CLASSES, None))
+    loss.load_state_dict({"weight": torch.tensor([1.0, 2.0, 3.0])})
+    assert loss.weight.tolist() == [1, 2, 3]
