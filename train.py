@@ -1,29 +1,11 @@
-"""Run one trial, or with ``-m`` a study of many.
+"""Run one trial, or with ``-m`` a study of many; the same as ``cv-lab train``.
 
-    python train.py                                                   # one trial on embedded data
-    python train.py -m optimizer=adam,sgd,rmsprop lr=1e-2,1e-3,1e-4   # a study of nine
-    python train.py experiment=cifar100_learning_rate                 # a published study
-
-Torch and Lightning are imported inside the trial only, so ``--help`` and ``--cfg job`` answer at once.
+python train.py                                                   # one trial on embedded data
+python train.py -m optimizer=adam,sgd,rmsprop lr=1e-2,1e-3,1e-4   # a study of nine
+python train.py experiment=cifar100_learning_rate                 # a published study
 """
 
-from pathlib import Path
-
-import hydra
-from omegaconf import DictConfig
-
-from cv_lab.config import register_config
-
-register_config()
-
-
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
-def main(config: DictConfig) -> float:
-    """Run the trial that `config` describes and return the best value of its monitored metric."""
-    from cv_lab.trial.run import run_trial
-
-    return run_trial(config)
-
+from cv_lab.trial.train import main
 
 if __name__ == "__main__":
     main()

@@ -3,11 +3,14 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
+
+# A wheel holds the configs inside the package; in a checkout they lie beside it.
+CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
 
 # Overrides that say where or how a trial runs but not what it computes: they neither name nor identify it.
 NOT_IDENTIFYING = {

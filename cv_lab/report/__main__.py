@@ -2,18 +2,17 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cv_lab.report.page import write_report
 from cv_lab.report.wording import clean
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m cv_lab.report", description="Write report.html, report.md, trials.csv and figures/ of a study."
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Write report.html, report.md, trials.csv and figures/ of a study.")
     parser.add_argument("study", type=Path, help="its folder, such as studies/cifar100_optimizer")
-    study = parser.parse_args().study
+    study = parser.parse_args(arguments).study
     try:
         report = write_report(study)
     except FileNotFoundError as error:
