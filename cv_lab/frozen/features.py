@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import Trainer
@@ -26,7 +26,9 @@ from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.mapped import Mapped, find_or_compute
 from cv_lab.data.memory import send
 from cv_lab.models.cut import flops
-from cv_lab.tasks.transfer import Transfer
+
+if TYPE_CHECKING:
+    from cv_lab.tasks.transfer import Transfer
 
 log = logging.getLogger(__name__)
 AT_ONCE = 64  # images in a pass of the backbone: more gain nothing on processors
@@ -109,7 +111,7 @@ class FeaturePass:
 
 
 def with_features(
-    data: ImageData, task: Transfer, trainer: Trainer, name: str, folder: Path, wanted: bool
+    data: ImageData, task: "Transfer", trainer: Trainer, name: str, folder: Path, wanted: bool
 ) -> tuple[ImageData, FeaturePass | None]:
     """`data` with features in place of images where they can be computed once; else `data`, and the log says why.
 
@@ -200,7 +202,7 @@ class _Union:
 
 
 def _features_of(
-    images: _Union, data: ImageData, task: Transfer, trainer: Trainer, key: dict[str, Any], folder: Path
+    images: _Union, data: ImageData, task: "Transfer", trainer: Trainer, key: dict[str, Any], folder: Path
 ) -> tuple[str, Mapped]:
     """The name of the features of `images`, and themselves."""
     key = key | {"images": images.digest()}

@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
+from cv_lab.data.base import ImageData
+from cv_lab.frozen.features import FeaturePass, with_features
 from cv_lab.models.cut import CutNetwork
 from cv_lab.models.weights import start_from, weights_hash
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
@@ -47,6 +52,7 @@ class Transfer(Classification):
         self.stages_in_the_end = self.model.trained_stages
         self.weights: str | None = None  # where the backbone's weights came from
         self.starting_hash: str | None = None
+        self.features: FeaturePass | None = None  # of :meth:`prepare`, where features are computed once
 
     @property
     def network(self) -> nn.Module:
@@ -65,6 +71,23 @@ class Transfer(Classification):
         if self.model.has_tail():
             return "the network applies its head before it pools, so that each image has features at many positions"
         return None
+
+    def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
+        """Replace images by features where these can be computed once."""
+        name = str(config.model.get("name", config.model._target_))
+        data, self.features = with_features(data, self, trainer, name, Path(config.cache_dir), config.cache)
+        return data
+
+    def facts(self, size: tuple[int, ...]) -> dict[str, Any]:
+        if self.features is None:
+            return super().facts(size)
+        # The pass serves all trials that use its features; none of them counts it as its own.
+        seconds = {"features": self.features.seconds}
+        return {
+            "flops_per_image": self.features.flops,
+            "seconds": seconds,
+            "features_computed": self.features.computed,
+        }
 
     def setup(self, stage: str) -> None:
         if self.weights is not None and not self.stages_in_the_end:

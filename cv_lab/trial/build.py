@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from cv_lab.config import plain
+from cv_lab.data.base import ImageData
 from cv_lab.labels import ClassCounts
 from cv_lab.models.backbones import NetworkFactory, preprocessing_of
 from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
@@ -19,10 +21,29 @@ from cv_lab.training.optimizers import optimizer_factory
 PARTS = ("task", "model", "loss", "optimizer", "scheduler", "weights")
 
 
+def build_data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
+    """Make the data, set up, and the task with the weights that it starts from."""
+    model = instantiate(config.model)
+    # The network comes first: photographs are decoded at its size.
+    kind: type[Task] = get_class(config.task._target_)
+    data: ImageData = instantiate(config.data, _partial_=True)(
+        preprocessing=preprocessing_of(model), target=kind.target
+    )
+    data.prepare_data()  # here rather than in fit, since the network needs to know the classes
+    data.setup()
+    assert data.train is not None
+    task = build_task(config, data.classes, model=model, counts=data.train.class_counts)
+    # What images outside the data set must be turned into, for whoever loads a checkpoint.
+    size = list(data.val.images.shape[2:])
+    task.save_hyperparameters({"images": {"mean": list(data.mean), "std": list(data.std), "size": size}})
+    return data, task
+
+
 def build_task(
     config: DictConfig,
     classes: Sequence[str],
     pretrained: bool = True,
+    model: Any = None,
     counts: Callable[[], ClassCounts] | None = None,
 ) -> Task:
     """Instantiate the task of a composed config for `classes`, with its hyper-parameters as plain Python values.
@@ -31,11 +52,12 @@ def build_task(
         config: a composed config.
         classes: names of the classes that the data tells apart.
         pretrained: start from ``config.weights``; false leaves the weights random, to be filled from a checkpoint.
+        model: what ``config.model`` instantiates to, where that is at hand.
         counts: counts the classes in the training data, for losses that weigh classes; None leaves their weights to a
             checkpoint.
     """
     loss = plain(config.loss)
-    model = instantiate(config.model)
+    model = model or instantiate(config.model)
     task: Task = instantiate(config.task)(
         model=model,
         classes=classes,
@@ -66,11 +88,6 @@ def _weights(model: Any, config: DictConfig) -> dict[str, Tensor]:
             "some (model=torchvision, model=timm)"
         )
     return model.adapt(state) if isinstance(model, NetworkFactory) else state
-
-
-def plain(value: Any) -> Any:
-    """A part of a composed config as plain Python values, without interpolations."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def load_task(checkpoint: str | Path) -> Task:
