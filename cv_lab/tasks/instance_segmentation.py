@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.memory import send
-from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
+from cv_lab.models.meta import flops
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
 from cv_lab.training.average_precision import KINDS, AveragePrecision, Found, at_own_size
 from cv_lab.training.metrics import MeanLoss, Metric
@@ -179,7 +179,10 @@ def targets_of(batch: Batch) -> Targets:
 
 
 def _span(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last place but one of what is not 0 along the last axis of (N, M, L); 0 and 0 where all is."""
+    """Start (inclusive) and end (exclusive) of the non-zero span along the last axis of (N, M, L); 0 and 0 if none.
+
+    Both are int64 (N, M).
+    """
     length = seen.shape[-1]
     if seen.numel() == 0:
         return seen.new_zeros(seen.shape[:2], dtype=torch.long), seen.new_zeros(seen.shape[:2], dtype=torch.long)

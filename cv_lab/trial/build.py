@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from cv_lab.models.backbones import NetworkFactory, preprocessing_of
+from cv_lab.data.preprocess import Preprocessing
+from cv_lab.models.backbones import NetworkFactory
 from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
 from cv_lab.tasks.base import Task
 from cv_lab.training.losses import CrossEntropy
@@ -27,8 +29,9 @@ def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = Tr
         pretrained: start from ``config.weights``; false leaves the weights random, to be filled from a checkpoint.
     """
     model = instantiate(config.model)
+    make = partial(model, pretrained=config.weights != "none") if isinstance(model, NetworkFactory) else model
     task: Task = instantiate(config.task)(
-        model=model,
+        model=make,
         classes=classes,
         loss=instantiate(config.loss),
         optimizer=optimizer_factory(plain(config.optimizer)),
@@ -37,7 +40,6 @@ def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = Tr
     for loss in task.modules():
         if isinstance(loss, CrossEntropy):
             loss.make_room(len(classes))
-    task.preprocessing = preprocessing_of(model)
     # A checkpoint may be loaded from another folder.
     weights = config.weights if config.weights in ("none", "default") else os.path.abspath(config.weights)
     if pretrained and weights != "none":
@@ -80,8 +82,7 @@ def load_task(checkpoint: str | Path) -> Task:
     task = build_task(parts, saved["hyper_parameters"]["classes"], pretrained="backbone_from" in saved)
     task.on_load_checkpoint(saved)
     fit_state_dict(task, saved["state_dict"], str(checkpoint))
-    images = saved["hyper_parameters"]["images"]
-    task.preprocessing = task.preprocessing.over(images["mean"], images["std"])
-    height, width = images["size"]
+    task.preprocessing = Preprocessing(**saved["hyper_parameters"]["preprocessing"])
+    height, width = saved["hyper_parameters"]["images"]["size"]
     task.image_size = (height, width)
     return task.eval()

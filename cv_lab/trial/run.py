@@ -170,7 +170,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     features = None
     if isinstance(task, Transfer):
         network = str(config.model.get("name", config.model._target_))
-        data, features = with_features(data, task, trainer, network, Path(config.cache_dir), config.cache)
+        data, features = with_features(data, task.model, trainer, network, Path(config.cache_dir), config.cache)
     if isinstance(task, LinearProbing) and task.together and last is None:
         share_heads(task, data, trainer, config)
     operations = task.flops(size) if features is None else features.flops
@@ -244,16 +244,17 @@ def _data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     """The data, set up, and the task with the weights that it starts from."""
     # The network comes first: photographs are decoded at its size.
     data: ImageData = instantiate(config.data, _partial_=True)(
-        preprocessing=preprocessing_of(instantiate(config.model))
+        preprocessing=preprocessing_of(instantiate(config.model), config.weights)
     )
     kind: type[Task] = get_class(config.task._target_)
     data.choose_target(kind.target, kind.__name__)
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
     task = build_task(config, data.classes)
-    # What images outside the data set must be turned into, for whoever loads a checkpoint.
+    # What images outside the data set go through, for predictions from a checkpoint and for trials that start from it.
+    preprocessing = data.preprocessing.over(tuple(data.mean), tuple(data.std)).describe()
     size = list(data.val.images.shape[2:])
-    task.save_hyperparameters({"images": {"mean": list(data.mean), "std": list(data.std), "size": size}})
+    task.save_hyperparameters({"images": {"size": size}, "preprocessing": preprocessing})
     return data, task
 
 
