@@ -97,6 +97,11 @@ def kept_in(cache: bool, folder: str) -> str | None:
     return folder if cache else None
 
 
+def plain(value: Any) -> Any:
+    """Return a part of a composed config as plain Python values, without interpolations."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
 def register_config() -> None:
     """Make the schema and the resolvers known to Hydra; must run before it composes a config."""
     # Hydra 1.3 copies its store of configs, a singleton, deeply for every group that --help lists: 1.1 s in all.

@@ -1,6 +1,5 @@
 """What a trial costs."""
 
-import resource
 import time
 from typing import Any
 
@@ -59,10 +58,3 @@ class Timing(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.__dict__.update(state_dict)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Highest memory of this process so far in MB: on `device` if it is a GPU, else resident in main memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # kilobytes on Linux

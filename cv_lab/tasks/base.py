@@ -1,11 +1,16 @@
-"""What every task does alike: it counts in the steps, logs once an epoch, and builds its optimizer from partials."""
+"""What every task does alike: it counts in the steps, logs once an epoch, and says what can be done with it."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from pytorch_lightning import LightningModule
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,10 +18,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from cv_lab.data.augment import Batch
+from cv_lab.data.base import ImageData
+from cv_lab.data.masks import frames, read_fitting
+from cv_lab.data.photos import decode
 from cv_lab.data.preprocess import Preprocessing
 from cv_lab.models.meta import flops
 from cv_lab.models.weights import fit_state_dict
 from cv_lab.training.optimizers import OptimizerFactory, ParameterGroups
+from cv_lab.training.units import LOSS, Unit
 
 ModelFactory = Callable[..., nn.Module]  # called with num_classes
 SchedulerFactory = Callable[..., LRScheduler]  # called with the optimizer and total_steps
@@ -24,11 +33,67 @@ SchedulerFactory = Callable[..., LRScheduler]  # called with the optimizer and t
 _SPLITS = ("train", "val", "test")
 
 
+@dataclass(frozen=True)
+class Photo:
+    """An image file as a network takes it.
+
+    Attributes:
+        path: the file.
+        pixels: uint8 (H, W, 3), of the size that the network was trained at.
+        shown: the part of `pixels` that shows the file, uint8 (h, w, 3).
+        size: height and width of the file's image.
+    """
+
+    path: Path
+    pixels: NDArray[np.uint8]
+    shown: NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What :func:`torch.export.export` needs of a task.
+
+    Attributes:
+        module: maps uint8 images (N, 3, H, W) to what the task predicts for them.
+        example: two images, uint8 (2, 3, H, W).
+        inputs: name of each input.
+        outputs: name of each output.
+    """
+
+    module: nn.Module
+    example: Tensor
+    inputs: tuple[str, ...] = ("images",)
+    outputs: tuple[str, ...] = ("probabilities",)
+
+
+class Predictor(nn.Module):
+    """A task's network between what its images go through before it and the task's own predictions after it.
+
+    Args:
+        task: a loaded one.
+    """
+
+    def __init__(self, task: "Task") -> None:
+        super().__init__()
+        self.model = task.model.to(memory_format=torch.contiguous_format)  # which torch.export expects
+        self.preprocessing = task.preprocessing
+        self.predict = task.predict
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) to the task's predictions."""
+        return self.predict(self.preprocessing(images))
+
+
 class Task(LightningModule):
     """Base of all tasks.
 
     `monitor` and `mode` name the logged metric by which the best checkpoint is chosen, and say whether "max" or "min"
-    is better; checkpointing, early stopping and reports all read them here.
+    is better; checkpointing, early stopping and reports all read them here. `units` gives the unit and the direction of
+    each metric by its name without the split ("accuracy"); figures of each class ("iou/cat") share the entry "iou".
+    Metrics without an entry are shown as plain numbers.
+
+    A task that should predict implements :meth:`predict` and :meth:`write`.
 
     Args:
         model: the network.
@@ -42,11 +107,14 @@ class Task(LightningModule):
 
     monitor: str
     mode: str
-    target = "label"  # or "mask", or "instances": what of an image it learns, see ImageData.choose_target
+    units: ClassVar[Mapping[str, Unit]] = {"loss": LOSS}
+    target = "label"  # or "labels", "mask", "instances": what it learns of an image, see ImageData.choose_target
     refused_precisions: ClassVar[dict[str, str]] = {}  # Lightning's names, and why each cannot be used
     unused_parameters = False  # whether some that train have no part in the loss of some steps
     fewest_classes = 2
-    details: tuple[str, ...] = ()  # metrics that are logged, but left out of the line that tells of an epoch
+    details: tuple[str, ...] = ()  # metrics that are logged, but left out of the line of an epoch
+    square_photos = True  # predict for the central square of an image file; else for the whole of it
+    table: str | None = "predictions.csv"  # or .json: where prediction writes the rows of all images
 
     def __init__(
         self,
@@ -92,6 +160,109 @@ class Task(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
+
+    def unit_of(self, metric: str) -> Unit | None:
+        """Unit and direction of a logged metric, ``SPLIT/NAME``; None for one that `units` does not name."""
+        _, _, name = metric.partition("/")
+        declared = self.units.get(name) or self.units.get(name.partition("/")[0])
+        return declared or (Unit("plain", self.mode) if metric == self.monitor else None)
+
+    # What a trial asks of its task.
+
+    def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
+        """Return the data to train on, after all that is to be computed of it before the training.
+
+        Args:
+            data: set up.
+            trainer: decides on device and precision.
+            config: the composed config of the trial.
+            resumed: whether the training continues from a checkpoint.
+        """
+        return data
+
+    def facts(self, size: tuple[int, ...]) -> dict[str, Any]:
+        """Entries that this task adds to ``result.json``; called after :meth:`prepare`. "seconds" adds to the others.
+
+        Args:
+            size: of the network's input for one image, (1, 3, H, W).
+        """
+        return {"flops_per_image": self.flops(size)}
+
+    def shared_seconds(self) -> tuple[float, float]:
+        """Seconds of training that were spent for several trials at once.
+
+        Returns:
+            This trial's share of them, and those of them that lie within its own fit.
+        """
+        return 0.0, 0.0
+
+    # What a trained task does with images from outside of its data set.
+
+    def predict(self, images: Tensor) -> Any:
+        """What the network says of images, float (N, 3, H, W) after `preprocessing`.
+
+        Raises:
+            NotImplementedError: if the task does not implement it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say what it predicts: implement predict(images), and write(...) for files"
+        )
+
+    def open_photo(self, path: Path) -> Photo:
+        """Read an image file at the size of the images that a loaded task was trained on.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not an image, or a damaged one.
+        """
+        assert self.image_size is not None
+        if self.square_photos:
+            pixels = decode(path, max(self.image_size))
+            return Photo(path, pixels, pixels, pixels.shape[:2])
+        assert self.preprocessing.mean is not None
+        shown, (width, height) = read_fitting(path, self.image_size)
+        (pixels,) = frames(1, self.image_size, self.preprocessing.mean)
+        pixels[: shown.shape[0], : shown.shape[1]] = shown
+        return Photo(path, pixels, shown, (height, width))
+
+    def files(self, name: str) -> tuple[str, ...]:
+        """The files that :meth:`write` writes for the image `name`, relative to its folder."""
+        return ()
+
+    def write(self, photo: Photo, prediction: Any, folder: Path, name: str, score: float) -> tuple[list[Any], str]:
+        """Write what is predicted for one image.
+
+        Args:
+            photo: the image.
+            prediction: what :meth:`predict` gives for a batch of this image alone.
+            folder: where files go.
+            name: of the image; unique in `folder`, and may hold folders.
+            score: the least probability or score of what is kept, for tasks that select by one.
+
+        Returns:
+            Rows for the table of all images, and a few words for the terminal.
+
+        Raises:
+            NotImplementedError: if the task does not implement it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how to write predictions: implement write(...)")
+
+    def exported(self) -> Exported:
+        """What :func:`torch.export.export` needs to make one file of a loaded task.
+
+        Raises:
+            NotImplementedError: if the task does not implement :meth:`predict`.
+            ValueError: if its predictions are not one tensor.
+        """
+        assert self.image_size is not None
+        exported = Exported(Predictor(self).eval(), torch.zeros(2, 3, *self.image_size, dtype=torch.uint8))
+        with torch.inference_mode():
+            output = exported.module(exported.example)
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"{type(self).__name__} predicts {type(output).__name__} objects, but torch.export needs a tensor"
+            )
+        return exported
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.step("train", batch)

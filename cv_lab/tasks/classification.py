@@ -1,15 +1,18 @@
 """Image classification from scratch."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
 from cv_lab.models.cut import heads_of
 from cv_lab.models.weights import start_from
-from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
+from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.losses import full_precision
 from cv_lab.training.metrics import SplitMetrics, accuracy, f1
+from cv_lab.training.units import LOSS, SHARE
 
 
 class Classification(Task):
@@ -25,6 +28,7 @@ class Classification(Task):
 
     monitor = "val/accuracy"
     mode = "max"
+    units: ClassVar = {"loss": LOSS, "cross_entropy": LOSS, "accuracy": SHARE, "f1": SHARE}
     details = ("cross_entropy",)
 
     def __init__(
@@ -51,9 +55,24 @@ class Classification(Task):
         counts = metrics.confusion.compute()
         return {**metrics.losses(), "accuracy": accuracy(counts), "f1": f1(counts)}
 
+    def predict(self, images: Tensor) -> Tensor:
+        """Class probabilities, float (N, K)."""
+        return full_precision(self(images)).softmax(1)
+
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities, float (N, K)."""
-        return full_precision(self(batch["image"])).softmax(1)
+        return self.predict(batch["image"])
+
+    def write(
+        self, photo: Photo, prediction: Tensor, folder: Path, name: str, score: float
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Write nothing but the row: the class and the probability of each."""
+        (probabilities,) = prediction.tolist()
+        best = max(range(len(self.classes)), key=probabilities.__getitem__)
+        row = {"image": str(photo.path), "predicted": self.classes[best]}
+        for name, probability in zip(self.classes, probabilities, strict=True):
+            row[f"class {name}" if name in ("image", "predicted") else name] = probability
+        return [row], f"{self.classes[best]} ({100 * probabilities[best]:.1f} %)"
 
     def step(self, split: str, batch: Batch) -> Tensor:
         logits = self(batch["image"])

@@ -1,7 +1,8 @@
 """Instance segmentation: a box, a mask and a class for every object."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from cv_lab.data.augment import Batch
 from cv_lab.data.memory import send
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
 from cv_lab.models.meta import flops
-from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
-from cv_lab.training.average_precision import KINDS, AveragePrecision, Found, at_own_size
+from cv_lab.tasks.base import Exported, ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
+from cv_lab.training.average_precision import FIGURES, KINDS, AveragePrecision, Found, at_own_size
 from cv_lab.training.metrics import MeanLoss, Metric
 from cv_lab.training.seeds import seed_torch
+from cv_lab.training.units import LOSS, SHARE, Unit
 
 LEAST_SIDE = 1  # pixels of a box that is learnt from
 
@@ -67,7 +69,14 @@ class InstanceSegmentation(Task):
     model: InstanceSegmenter
     monitor = "val/mask_map"
     mode = "max"
+    units: ClassVar = {
+        **dict.fromkeys(("loss", *(f"loss_{name}" for name in LOSSES.values())), LOSS),
+        "dropped_boxes": Unit("plain", "min"),
+        **dict.fromkeys((f"{kind}_{figure}" for kind in KINDS.values() for figure in (*FIGURES, "ap")), SHARE),
+    }
     target = "instances"
+    square_photos = False
+    table = "detections.json"
     refused_precisions: ClassVar[dict[str, str]] = {"bf16-true": "boxes need full precision: give bf16-mixed"}
     fewest_classes = 1  # it tells objects from the background
     details = (
@@ -130,6 +139,34 @@ class InstanceSegmentation(Task):
     def flops(self, size: tuple[int, ...]) -> int:
         return flops(Operations(self.model), size)
 
+    def predict(self, images: Tensor) -> list[Detections]:
+        """What is found in each image, in the coordinates of the network's input."""
+        return self(images)
+
+    def files(self, name: str) -> tuple[str, ...]:
+        """The image with its objects."""
+        return (f"{name}.png",)
+
+    def write(
+        self, photo: Photo, prediction: list[Detections], folder: Path, name: str, score: float
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Write a picture; a row for each object holds class, score, box and run lengths as in COCO's results."""
+        from cv_lab.pictures import draw  # the pictures' callbacks import tasks
+        from cv_lab.pictures.artifacts import save_png
+        from cv_lab.pictures.instances import as_plain, at_least, draw_found
+
+        (height, width), shown = photo.size, photo.shown
+        scale = (shown.shape[1] / width, shown.shape[0] / height)
+        found = at_least(at_own_size(prediction[0], photo.size, scale), score)
+        colors = draw.palette(min(len(self.classes), 256))
+        (file,) = self.files(name)
+        save_png(draw_found(shown, found, self.classes, colors, max(480, *shown.shape[:2])), folder / file)
+        rows = [{"image": str(photo.path), **one} for one in as_plain(found, self.classes)]
+        return rows, "1 object" if len(rows) == 1 else f"{len(rows)} objects"
+
+    def exported(self) -> Exported:
+        raise ValueError("Mask R-CNN finds another number of objects in each image, which torch.export cannot follow")
+
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Found]:
         """What is found in each image, at its own size."""
         return self.found(self(batch["image"]), batch)
@@ -179,10 +216,7 @@ def targets_of(batch: Batch) -> Targets:
 
 
 def _span(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Start (inclusive) and end (exclusive) of the non-zero span along the last axis of (N, M, L); 0 and 0 if none.
-
-    Both are int64 (N, M).
-    """
+    """Start (inclusive) and end (exclusive) of the non-zero span along the last axis of (N, M, L); 0, 0 without one."""
     length = seen.shape[-1]
     if seen.numel() == 0:
         return seen.new_zeros(seen.shape[:2], dtype=torch.long), seen.new_zeros(seen.shape[:2], dtype=torch.long)

@@ -5,17 +5,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
+from cv_lab.data.base import ImageData
 from cv_lab.frozen.heads import Heads
+from cv_lab.frozen.shared_heads import share_heads
 from cv_lab.labels import NonFiniteLossError
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.transfer import Transfer
 from cv_lab.training.losses import CrossEntropy, full_precision
 from cv_lab.training.metrics import ConfusionMatrix, accuracy
 from cv_lab.training.optimizers import ParameterGroups
+from cv_lab.training.units import SHARE
 
 SAMPLE = 2048  # training images that the features' mean and deviation are taken from
 AT_ONCE = 256  # images in a pass of the backbone
@@ -65,6 +70,8 @@ class LinearProbing(Transfer):
             decay alone in one pass, see :mod:`cv_lab.frozen.heads`.
     """
 
+    units = Transfer.units | {"knn_accuracy": SHARE}
+
     def __init__(
         self,
         model: ModelFactory,
@@ -97,6 +104,18 @@ class LinearProbing(Transfer):
 
     def parameter_groups(self) -> ParameterGroups:
         return [{"params": list(self.model.head.parameters())}]
+
+    def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
+        """Compute features once, and train the heads of a study's trials together, where either can be done."""
+        data = super().prepare(data, trainer, config, resumed)
+        if self.together and not resumed:
+            share_heads(self, data, trainer, config)
+        return data
+
+    def shared_seconds(self) -> tuple[float, float]:
+        if self.heads is None:
+            return super().shared_seconds()
+        return self.heads.seconds / len(self.heads), self.heads.seconds if self.heads.computed else 0.0
 
     # A head that is trained together with others goes through its epochs with what came of each.
 

@@ -1,15 +1,22 @@
 """Semantic segmentation: a class for every pixel."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
 from cv_lab.labels import IGNORE
 from cv_lab.models.freezing import Freezing
 from cv_lab.models.segmentation import Segmenter
-from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
+from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
+from cv_lab.training.losses import full_precision
 from cv_lab.training.metrics import (
     SplitMetrics,
     accuracy,
@@ -20,6 +27,7 @@ from cv_lab.training.metrics import (
     mean_iou,
 )
 from cv_lab.training.optimizers import ParameterGroups
+from cv_lab.training.units import LOSS, SHARE
 
 
 class SemanticSegmentation(Task):
@@ -42,7 +50,20 @@ class SemanticSegmentation(Task):
     model: Segmenter
     monitor = "val/mean_iou"
     mode = "max"
+    units = {"loss": LOSS, "cross_entropy": LOSS} | dict.fromkeys(
+        (
+            "pixel_accuracy",
+            "mean_class_accuracy",
+            "mean_iou",
+            "mean_iou_foreground",
+            "frequency_weighted_iou",
+            "iou",
+        ),
+        SHARE,
+    )
     target = "mask"
+    square_photos = False
+    table = None
     details = ("cross_entropy",)
 
     def __init__(
@@ -98,6 +119,39 @@ class SemanticSegmentation(Task):
             self.freezing.set_mode(mode)
         return self
 
+    def predict(self, images: Tensor) -> Tensor:
+        """Class probabilities of each pixel, float (N, K, H, W)."""
+        return full_precision(self(images)).softmax(1)
+
+    def files(self, name: str) -> tuple[str, ...]:
+        """The image beside its classes, the mask, and the image with its classes at its own size."""
+        return f"{name}.png", f"{name}_mask.png", f"{name}_overlay.png"
+
+    def write(
+        self, photo: Photo, prediction: Tensor, folder: Path, name: str, score: float
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Write a picture of the network's size, and a mask and an overlay of the image's own size."""
+        from cv_lab.pictures import draw  # the pictures' callbacks import tasks
+        from cv_lab.pictures.artifacts import save_png
+
+        picture, mask, overlay = (folder / file for file in self.files(name))
+        colors = draw.mask_palette(self.classes, self.background)
+        height, width = photo.shown.shape[:2]
+        probabilities = prediction[0, :, :height, :width]
+        classes = classes_at(probabilities, (height, width))
+        seen = np.unique(classes)
+        pair = [Image.fromarray(photo.shown), Image.fromarray(draw.overlay(photo.shown, classes, colors))]
+        beside = draw.beside(pair, photo.path.name)
+        legend = draw.legend([self.classes[k] for k in seen], colors[seen], width=max(beside.width, 240))
+        save_png(draw.stack([legend, beside]), picture)
+        classes = classes_at(probabilities, photo.size)
+        pixels = Image.fromarray(classes, mode="P")
+        pixels.putpalette(colors.tobytes())
+        save_png(pixels, mask)
+        with Image.open(photo.path) as image:
+            save_png(Image.fromarray(draw.overlay(np.asarray(image.convert("RGB")), classes, colors)), overlay)
+        return [], ", ".join(self.classes[k] for k in seen)
+
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Classes, uint8 (N, H, W)."""
         return classes_of(self(batch["image"])).to(torch.uint8)
@@ -107,3 +161,22 @@ class SemanticSegmentation(Task):
         loss = self.loss(logits, mask)
         self.split_metrics(split).update(loss, logits, mask)
         return loss
+
+
+def classes_at(probabilities: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The most probable class of each pixel, uint8 (H, W), at another size.
+
+    Probabilities are interpolated rather than classes, so that borders are smooth; one class at a time, since all of
+    them would take gigabytes for a photograph.
+
+    Args:
+        probabilities: float (K, h, w).
+        size: height H and width W.
+    """
+    best = torch.full(size, -1.0, device=probabilities.device)
+    classes = torch.zeros(size, dtype=torch.uint8, device=probabilities.device)
+    for k, plane in enumerate(probabilities):
+        scaled = F.interpolate(plane[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        higher = scaled > best
+        best[higher], classes[higher] = scaled[higher], k
+    return classes.cpu().numpy()

@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
+from cv_lab.data.base import ImageData
+from cv_lab.frozen.features import FeaturePass, with_features
 from cv_lab.models.cut import CutNetwork
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.classification import Classification
@@ -42,6 +47,7 @@ class Transfer(Classification):
             return CutNetwork(model(num_classes=num_classes), head, **options)
 
         super().__init__(cut, classes, loss, optimizer, scheduler)
+        self.features: FeaturePass | None = None  # of :meth:`prepare`, where features are computed once
 
     @property
     def network(self) -> nn.Module:
@@ -49,6 +55,23 @@ class Transfer(Classification):
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
         self.model.start_from(state, source)
+
+    def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
+        """Replace images by features where these can be computed once."""
+        name = str(config.model.get("name", config.model._target_))
+        data, self.features = with_features(data, self.model, trainer, name, Path(config.cache_dir), config.cache)
+        return data
+
+    def facts(self, size: tuple[int, ...]) -> dict[str, Any]:
+        if self.features is None:
+            return super().facts(size)
+        # The pass serves all trials that use its features; none of them counts it as its own.
+        seconds = {"features": self.features.seconds}
+        return {
+            "flops_per_image": self.features.flops,
+            "seconds": seconds,
+            "features_computed": self.features.computed,
+        }
 
     def setup(self, stage: str) -> None:
         if self.model.source is not None and not self.model.most_trained_stages:

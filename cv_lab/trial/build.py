@@ -6,12 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from cv_lab.config import plain
+from cv_lab.data.base import ImageData
 from cv_lab.data.preprocess import Preprocessing
-from cv_lab.models.backbones import NetworkFactory
+from cv_lab.models.backbones import NetworkFactory, preprocessing_of
 from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
 from cv_lab.tasks.base import Task
 from cv_lab.training.losses import CrossEntropy
@@ -20,15 +22,34 @@ from cv_lab.training.optimizers import optimizer_factory
 PARTS = ("task", "model", "loss", "optimizer", "scheduler", "weights")
 
 
-def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = True) -> Task:
+def build_data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
+    """Make the data, set up, and the task with the weights that it starts from."""
+    model = instantiate(config.model)
+    # The network comes first: photographs are decoded at its size.
+    preprocessing = preprocessing_of(model, config.weights)
+    data: ImageData = instantiate(config.data, _partial_=True)(preprocessing=preprocessing)
+    kind: type[Task] = get_class(config.task._target_)
+    data.choose_target(kind.target, kind.__name__)
+    data.prepare_data()  # here rather than in fit, since the network needs to know the classes
+    data.setup()
+    task = build_task(config, data.classes, model=model)
+    # What images outside the data set go through, for predictions from a checkpoint and for trials that start from it.
+    preprocessing = data.preprocessing.over(tuple(data.mean), tuple(data.std))
+    size = list(data.val.images.shape[2:])
+    task.save_hyperparameters({"images": {"size": size}, "preprocessing": preprocessing.describe()})
+    return data, task
+
+
+def build_task(config: DictConfig, classes: Sequence[str], pretrained: bool = True, model: Any = None) -> Task:
     """Instantiate the task of a composed config for `classes`, with its hyper-parameters as plain Python values.
 
     Args:
         config: a composed config.
         classes: names of the classes that the data tells apart.
         pretrained: start from ``config.weights``; false leaves the weights random, to be filled from a checkpoint.
+        model: what ``config.model`` instantiates to, where that is at hand.
     """
-    model = instantiate(config.model)
+    model = model or instantiate(config.model)
     make = partial(model, pretrained=config.weights != "none") if isinstance(model, NetworkFactory) else model
     task: Task = instantiate(config.task)(
         model=make,
@@ -62,11 +83,6 @@ def _weights(model: Any, config: DictConfig) -> dict[str, Tensor]:
             "some (model=torchvision, model=timm)"
         )
     return model.adapt(state) if isinstance(model, NetworkFactory) else state
-
-
-def plain(value: Any) -> Any:
-    """A part of a composed config as plain Python values, without interpolations."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def load_task(checkpoint: str | Path) -> Task:

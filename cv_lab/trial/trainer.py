@@ -11,9 +11,9 @@ from pytorch_lightning.callbacks import ProgressBar, WeightAveraging
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
+from cv_lab.config import plain
 from cv_lab.data.base import ImageData
 from cv_lab.tasks.base import Task
-from cv_lab.trial.build import plain
 
 # What the trial gives the trainer itself, and where a user chooses it.
 CHOSEN_ELSEWHERE = {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from cv_lab.trial.run import device_name
+from cv_lab.trial.hardware import device_name
 
 
 def interleaved(sides: dict[str, Callable[[], float]], rounds: int = 5) -> dict[str, float]:

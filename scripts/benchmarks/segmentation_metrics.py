@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.optim import Adam
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from cv_lab.callbacks.timing import peak_memory_mb
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages, eval_loader
 from cv_lab.labels import IGNORE
@@ -22,6 +21,7 @@ from cv_lab.models.segmentation import SmallUNet
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
 from cv_lab.training.losses import CrossEntropy
 from cv_lab.training.metrics import SplitMetrics, classes_of, mean_iou
+from cv_lab.trial.hardware import peak_memory_mb
 
 CLASSES, SIZE, BATCH, IMAGES = 21, 128, 16, 96
 MEMORY_IMAGES = (64, 512)  # of a validation epoch each

@@ -12,14 +12,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cv_lab.callbacks.diagnostics import remedies_in_use
-from cv_lab.config import register_config
+from cv_lab.config import plain, register_config
 from cv_lab.files import read_json
 from cv_lab.frozen.heads import new_optimizer, train_heads
 from cv_lab.study.record import parameters
 from cv_lab.tasks.base import Task
 from cv_lab.training.losses import CrossEntropy
 from cv_lab.training.optimizers import optimizer_factory
-from cv_lab.trial.build import build_task, plain
+from cv_lab.trial.build import build_task
 from tests.conftest import PLAIN, ROOT, TINY
 
 Train = Callable[..., Path]

@@ -12,9 +12,9 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from cv_lab.callbacks.timing import Timing, peak_memory_mb
+from cv_lab.callbacks.timing import Timing
 from cv_lab.training.seeds import seed_all
-from cv_lab.trial.run import resolve_precision
+from cv_lab.trial.hardware import peak_memory_mb, resolve_precision
 from tests.conftest import PLAIN, TINY
 
 Train = Callable[..., Path]

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -9,19 +10,21 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 
+from cv_lab.config import plain
 from cv_lab.data.base import ImageData
 from cv_lab.frozen.features import FeatureData
 from cv_lab.frozen.heads import Heads, new_optimizer, packed_size
 from cv_lab.frozen.row_optimizers import row_kind
-from cv_lab.tasks.linear_probing import LinearProbing
 from cv_lab.training.losses import CrossEntropy
-from cv_lab.trial.build import plain
+
+if TYPE_CHECKING:
+    from cv_lab.tasks.linear_probing import LinearProbing
 
 log = logging.getLogger(__name__)
 LARGEST = 1 << 28  # bytes that the heads of a study may take on disk
 
 
-def share_heads(task: LinearProbing, data: ImageData, trainer: Trainer, config: DictConfig) -> None:
+def share_heads(task: "LinearProbing", data: ImageData, trainer: Trainer, config: DictConfig) -> None:
     """Let `task` train its head together with those of its study's other trials, where that can be done.
 
     Args:

@@ -1,0 +1,166 @@
+"""What a trained trial says of images of your own.
+
+    cv-lab predict studies/NAME/TRIAL/checkpoints/best.ckpt photo.jpg folder/ --out predictions
+
+Folders are read in depth. A classifier writes predictions.csv: the class, and the probability of each; a multi-label
+classifier writes the probability and the decision for each label there. A segmenter writes for each image NAME.png,
+the image beside its classes in colour, NAME_mask.png of the image's own size, whose pixels are classes, and
+NAME_overlay.png of the same size. Mask R-CNN writes NAME.png, the image with its objects, and detections.json: class,
+score, box and run lengths of each as in COCO's results.
+
+Images that cannot be read are listed at the end, and the exit code is then 1. Files that exist are replaced with
+--force alone.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from cv_lab.files import write_csv, write_json
+from cv_lab.tasks.base import Photo, Task
+from cv_lab.trial.build import load_task
+
+SUFFIXES = {*IMG_EXTENSIONS, ".gif"}
+NAMED = 5  # files in a message
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; `argv` are its arguments, by default those of the process."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("images", type=Path, nargs="+", help="files, or folders of them")
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
+    parser.add_argument(
+        "--score", type=float, default=0.5, help="objects below it are left out, labels up to it are not given"
+    )
+    parser.add_argument("--force", action="store_true", help="replace files of earlier predictions")
+    options = parser.parse_args(argv)
+    try:
+        files = images_in(options.images, options.out)
+        problems = predict(load_task(options.checkpoint), files, options.out, options.score, options.force)
+    except (FileNotFoundError, NotImplementedError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    done = len(files) - len(problems)
+    print(f"{done} {'image' if done == 1 else 'images'}: {options.out}")
+    if problems:
+        sys.exit("\n".join([f"{len(problems)} of {len(files)} images could not be read:", *problems]))
+
+
+def images_in(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The files among `paths`, and the images in folders among them, in depth; each once.
+
+    Where `out` is a folder within one of them, what it holds are earlier predictions, and is left out.
+
+    Raises:
+        FileNotFoundError: if a path does not exist, or a folder holds no image.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inner = _lies_in(out, path) and not _lies_in(path, out)
+            found = [file for file in sorted(path.rglob("*")) if _is_image(file) and not (inner and _lies_in(file, out))]
+            if not found:
+                raise FileNotFoundError(f"{path} holds no images")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"there is no {path}")
+    return list({os.path.abspath(file): file for file in files}.values())
+
+
+def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: bool) -> list[str]:
+    """Predict for `files` one after another and write the results to the folder `out`.
+
+    Args:
+        task: a loaded one.
+        files: images.
+        out: is created if it does not exist.
+        score: see :meth:`~cv_lab.tasks.base.Task.write`.
+        force: replace files that exist.
+
+    Returns:
+        A message for each file that could not be read.
+
+    Raises:
+        ValueError: if files exist already, if two images would be written to one file, or a result over an image.
+        NotImplementedError: if the task does not say what it predicts.
+    """
+    names = names_of(files)
+    _check_outputs(task, dict(zip(names, files, strict=True)), out, force)
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for name, file in zip(names, files, strict=True):
+        try:
+            photo = task.open_photo(file)
+        except Exception as error:  # Pillow fails in many ways; the other images shall be predicted all the same
+            problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
+            continue
+        new_rows, words = task.write(photo, _predicted(task, photo), out, name, score)
+        rows += new_rows
+        print(f"{file}: {words}")
+    if task.table is not None and len(problems) < len(files):
+        write = write_json if task.table.endswith(".json") else write_csv
+        write(out / task.table, rows)
+    return problems
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """A name for each of `files`: its path below the folder that all have in common, without the suffix.
+
+    Files of a folder that differ in their suffix alone keep it.
+    """
+    paths = [Path(os.path.abspath(file)) for file in files]
+    common = os.path.commonpath([path.parent for path in paths])
+    counts = Counter(path.with_suffix("") for path in paths)
+    named = [path.with_suffix("") if counts[path.with_suffix("")] == 1 else path for path in paths]
+    return [path.relative_to(common).as_posix() for path in named]
+
+
+def _predicted(task: Task, photo: Photo) -> Any:
+    images = torch.from_numpy(photo.pixels.copy()).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        return task.predict(task.preprocessing(images))
+
+
+def _check_outputs(task: Task, images: dict[str, Path], out: Path, force: bool) -> None:
+    """Refuse to write over anything, before anything is predicted."""
+    given = {os.path.abspath(file) for file in images.values()}
+    writers: dict[str, Path] = {}
+    for name, image in images.items():
+        for file in task.files(name):
+            target = os.path.abspath(out / file)
+            if target in writers:
+                raise ValueError(
+                    f"{writers[target]} and {image} would both be written to {out / file}: give them another --out each"
+                )
+            if target in given:
+                raise ValueError(f"{out / file} is one of the images, and would be replaced: give another --out")
+            writers[target] = image
+    targets = [*writers, *([] if task.table is None else [str(out / task.table)])]
+    existing = [target for target in targets if os.path.exists(target)]
+    if existing and not force:
+        more = f" and {len(existing) - NAMED} more" if len(existing) > NAMED else ""
+        raise ValueError(
+            f"{', '.join(os.path.relpath(target) for target in existing[:NAMED])}{more} exist already: give --force to "
+            "replace them, or another --out"
+        )
+
+
+def _is_image(file: Path) -> bool:
+    return file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+
+
+def _lies_in(file: Path, folder: Path) -> bool:
+    return Path(os.path.abspath(file)).is_relative_to(os.path.abspath(folder))
+
+
+if __name__ == "__main__":
+    main()

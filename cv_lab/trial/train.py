@@ -1,0 +1,181 @@
+"""The training and the test of one trial."""
+
+import logging
+import os
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from cv_lab.callbacks.class_shares import ClassShares
+from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
+from cv_lab.callbacks.finite import RequireFiniteLoss
+from cv_lab.callbacks.history import EpochHistory
+from cv_lab.callbacks.reseed import ReseedEachEpoch
+from cv_lab.callbacks.timing import Timing
+from cv_lab.data.base import ImageData
+from cv_lab.study.record import Standing, TrialRecord
+from cv_lab.tasks.base import Task
+from cv_lab.training.seeds import seed_all
+from cv_lab.trial.build import build_data_and_task
+from cv_lab.trial.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
+from cv_lab.trial.hardware import device_name, resolve_precision
+from cv_lab.trial.result import (
+    Observers,
+    add_test,
+    image_counts,
+    log_hyperparameters,
+    parameter_counts,
+    result_of_training,
+)
+from cv_lab.trial.trainer import check_limits, check_settings, make_trainer
+
+log = logging.getLogger(__name__)
+
+
+def train_and_test(config: DictConfig, record: TrialRecord, standing: Standing) -> dict[str, Any]:
+    """Run a trial and return the content of its ``result.json``.
+
+    Args:
+        config: the composed config.
+        record: of the trial's folder.
+        standing: what the folder held.
+
+    Raises:
+        ValueError: if the config asks for what cannot be done.
+        NonFiniteLossError: if the training loss became NaN or infinite.
+    """
+    _silence_warnings()
+    check_settings(config)
+    seed_all(config.seed, torch.device("cpu"))  # where networks are made
+    os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with
+    data, task = build_data_and_task(config)
+    checkpoint, log_from = _continue_from(record, standing)
+    observers = _observers(config, record)
+    best, last = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
+    trainer = _trainer(config, record, task, observers, (best, last), log_from)
+    check_limits(trainer, data)
+    _refuse_many_devices(trainer, config)
+    record.update(device=device_name(trainer.strategy.root_device), precision_used=trainer.precision)
+    size = tuple(data.normalise(data.val.images[:1]).shape)
+    _describe(record, data, task, size)
+    data = task.prepare(data, trainer, config, resumed=checkpoint is not None)
+    # Gradual unfreezing changes what trains, so the parameters are counted here.
+    facts = {"parameters": parameter_counts(task), **task.facts(size)}
+    if config.trainer.compile:
+        task.compile_network()
+
+    if checkpoint is not None:
+        log.info("continued from %s", os.path.relpath(checkpoint))
+    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    observers.timing.add(*task.shared_seconds())
+    # Everything of the training is read before the test, which sets the callbacks back to the best checkpoint.
+    result = result_of_training(task, data, observers, facts)
+    start = time.perf_counter()
+    (tested,) = trainer.test(task, data, ckpt_path=best.best_model_path, verbose=False, weights_only=True)
+    add_test(result, task, tested, time.perf_counter() - start, trainer.strategy.root_device)
+    log_hyperparameters(trainer, task, record, result)
+    return result
+
+
+def _observers(config: DictConfig, record: TrialRecord) -> Observers:
+    history = EpochHistory(record.folder / "metrics.csv")
+    diagnostics = Diagnostics(history, remedies_in_use(config, HydraConfig.get().runtime.choices))
+    return Observers(history, Timing(), diagnostics)
+
+
+def _trainer(
+    config: DictConfig,
+    record: TrialRecord,
+    task: Task,
+    observers: Observers,
+    checkpoints: tuple[ModelCheckpoint, ModelCheckpoint],
+    log_from: int | None,
+) -> Trainer:
+    """The trainer with its callbacks, whose order matters: see :class:`EpochHistory` and :class:`Diagnostics`."""
+    chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
+    own: list[Callback] = [ClassShares(record.folder), ReseedEachEpoch(config.seed), RequireFiniteLoss()]
+    return make_trainer(
+        config,
+        task,
+        [*own, observers.timing, StayStopped()]
+        + [_bind(callback, task) for callback in chosen if callback is not None]
+        + [observers.history, observers.diagnostics, *checkpoints],
+        precision=resolve_precision(config.precision, config.trainer.accelerator),
+        logger=_logger(config, log_from),
+        plugins=[AtomicCheckpointIO()],
+    )
+
+
+def _refuse_many_devices(trainer: Trainer, config: DictConfig) -> None:
+    if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError(
+            f"a trial of a study runs on one device, but trainer.devices={config.trainer.devices} gives it "
+            f"{trainer.world_size}: Lightning would start the others by running the whole study again. Leave it at 1 "
+            "and give jobs=N, one trial on each GPU, or train the trials by commands of their own, without -m"
+        )
+
+
+def _describe(record: TrialRecord, data: ImageData, task: Task, size: tuple[int, ...]) -> None:
+    """Log what is about to be trained, and on what."""
+    count = len(task.classes)
+    log.info("%s", Path(os.path.relpath(record.folder)))
+    log.info(
+        "%s %s, %s / %s / %s images to train on, validate and test, %s parameters to train, on %s",
+        count,
+        "class" if count == 1 else "classes",
+        *image_counts(data).values(),
+        f"{parameter_counts(task)['trained']:,}",
+        record.fields["device"],
+    )
+    own = tuple(data.val.images.shape[2:])
+    scaled = "" if size[2:] == own else f", scaled to {size[2]} x {size[3]} for the network"
+    log.info("images of %s x %s pixels%s", *own, scaled)
+
+
+def _silence_warnings() -> None:
+    """Silence warnings of Lightning about what a trial does on purpose."""
+    for message in (
+        "does not have many workers",  # data lies in memory: workers would only cost
+        "smaller than the logging interval",  # steps log nothing anyway
+        "exists and is not empty",  # the folder was made for this trial
+        "sync_dist=True",  # torchmetrics has reduced over processes already
+        "LeafSpec",  # Lightning 2.6 on torch 2.14; nothing that a user could change
+        "in eval mode at the start of training",  # frozen parts are
+    ):
+        warnings.filterwarnings("ignore", f".*{message}.*")
+
+
+def _continue_from(record: TrialRecord, standing: Standing) -> tuple[Path | None, int | None]:
+    """The checkpoint to go on from, if any, and the step from which on the log of an earlier attempt is void."""
+    if standing is Standing.NEW:
+        return None, None
+    last = record.last_checkpoint
+    saved = {} if last is None else torch.load(last, weights_only=True, mmap=True)
+    if last is None or saved.get("together"):  # such epochs take no time, and are gone through again
+        return None, 0
+    return last, saved["global_step"] + 1  # metrics of an epoch lie at its last step, pictures one further
+
+
+def _logger(config: DictConfig, log_from: int | None) -> Any:
+    """The logger; TensorBoard's shall forget what an earlier attempt logged from step `log_from` on."""
+    if config.logger is None:
+        return False
+    if log_from is None or not issubclass(get_class(config.logger._target_), TensorBoardLogger):
+        return instantiate(config.logger)
+    return instantiate(config.logger, purge_step=log_from)
+
+
+def _bind(callback: Any, task: Task) -> Callback:
+    """Give a callback that is still a partial (early stopping, say) the metric that its task is judged by."""
+    return callback(monitor=task.monitor, mode=task.mode) if isinstance(callback, partial) else callback
