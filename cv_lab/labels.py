@@ -20,6 +20,11 @@ class ClassCounts(NamedTuple):
     totals: NDArray[np.integer]
 
 
+def first_line(error: Exception) -> str:
+    """Type and first line of an error, to quote an error of a library within a message of the lab."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 class NonFiniteLossError(RuntimeError):
     """The training loss became NaN or infinite.
 

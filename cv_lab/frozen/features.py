@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
@@ -25,10 +25,8 @@ from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.mapped import Mapped, find_or_compute
 from cv_lab.data.memory import send
-from cv_lab.models.cut import flops
-
-if TYPE_CHECKING:
-    from cv_lab.tasks.transfer import Transfer
+from cv_lab.models.cut import CutNetwork
+from cv_lab.models.meta import flops
 
 log = logging.getLogger(__name__)
 AT_ONCE = 64  # images in a pass of the backbone: more gain nothing on processors
@@ -111,19 +109,19 @@ class FeaturePass:
 
 
 def with_features(
-    data: ImageData, task: "Transfer", trainer: Trainer, name: str, folder: Path, wanted: bool
+    data: ImageData, network: CutNetwork, trainer: Trainer, name: str, folder: Path, wanted: bool
 ) -> tuple[ImageData, FeaturePass | None]:
     """`data` with features in place of images where they can be computed once; else `data`, and the log says why.
 
     Args:
         data: set up.
-        task: with its weights.
+        network: with its weights.
         trainer: decides on device and precision.
         name: of the backbone.
         folder: where features are kept.
         wanted: whether to do so at all.
     """
-    why_not = task.why_not_cached()
+    why_not = network.why_not_cached()
     if not wanted:
         why_not = "cache=off"
     elif why_not is None and data.augmentation is not None and data.augmentation.transforms:
@@ -131,12 +129,12 @@ def with_features(
     if why_not is not None:
         log.info("the backbone runs in every epoch: %s", why_not)
         return data, None
-    task.to(trainer.strategy.root_device)
+    network.to(trainer.strategy.root_device)
     key = {
         "format": FORMAT,
         "backbone": name,
-        "weights": task.backbone_hash(),
-        "layer": f"input of {' and '.join(task.model.cut_at)}",  # behind the network's own pooling
+        "weights": network.backbone_hash(),
+        "layer": f"input of {' and '.join(network.cut_at)}",  # behind the network's own pooling
         "preprocessing": data.preprocessing.over(data.mean, data.std).describe(),
         "precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,  # they round differently
@@ -150,7 +148,7 @@ def with_features(
     for split in ("train", "test"):
         parts = {split: getattr(data, split)} | ({"val": data.val} if shared_with_val == split else {})
         union = _Union(list(parts.values()))
-        names[split], found = _features_of(union, data, task, trainer, key, folder)
+        names[split], found = _features_of(union, data, network, trainer, key, folder)
         seconds, computed = seconds + found.facts["seconds"], computed or found.computed
         for part, dataset in parts.items():
             places = union.places(dataset)
@@ -160,7 +158,7 @@ def with_features(
         log.info("features computed in %.1f s, for this trial and later ones", seconds)
     else:
         log.info("features of an earlier trial are used, which took %.1f s", seconds)
-    operations = found.facts["flops"] + flops(task.model.head, (1, task.model.width))
+    operations = found.facts["flops"] + flops(network.head, (1, network.width))
     return FeatureData(data, features, names["train"]), FeaturePass(seconds, computed, operations)
 
 
@@ -202,7 +200,7 @@ class _Union:
 
 
 def _features_of(
-    images: _Union, data: ImageData, task: "Transfer", trainer: Trainer, key: dict[str, Any], folder: Path
+    images: _Union, data: ImageData, network: CutNetwork, trainer: Trainer, key: dict[str, Any], folder: Path
 ) -> tuple[str, Mapped]:
     """The name of the features of `images`, and themselves."""
     key = key | {"images": images.digest()}
@@ -222,19 +220,19 @@ def _features_of(
             transient=True,
             disable=not console.is_terminal,
         )
-        model = task.model.eval()
-        trainer.precision_plugin.convert_module(model.backbone)
+        network.eval()
+        trainer.precision_plugin.convert_module(network.backbone)
         one = data.normalise(next(images.batches())[:1])
-        operations = flops(model.backbone, tuple(one.shape))  # once here, so that trials after this one need not
+        operations = flops(network.backbone, tuple(one.shape))  # once here, so that trials after this one need not
         seconds, start = 0.0, time.perf_counter()
         for batch in batches:
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
-                inputs = trainer.precision_plugin.convert_input(data.normalise(batch.to(task.device)))
-                features = model.features(inputs).to(dtype).cpu()
+                inputs = trainer.precision_plugin.convert_input(data.normalise(batch.to(trainer.strategy.root_device)))
+                features = network.features(inputs).to(dtype).cpu()
             seconds += time.perf_counter() - start
             yield features
             start = time.perf_counter()
 
-    shape = (len(images), task.model.width)
+    shape = (len(images), network.width)
     path = folder / "features" / f"{name}.safetensors"
     return name, find_or_compute(path, key, shape, dtype, rows, lambda: {"seconds": seconds, "flops": operations})

@@ -1,38 +1,37 @@
-"""Cut a network in two: a backbone, whose last stages may train, and a head of one's own."""
+"""Cut a network in two: a backbone, whose last stages may train, and a new head."""
 
-import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-from torch.utils.flop_counter import FlopCounterMode
 
-from cv_lab.models.stages import stages
+from cv_lab.models.freezing import Freezing
+from cv_lab.models.weights import start_from, weights_hash
 
 
 class CutNetwork(nn.Module):
-    """A network whose head is replaced, frozen up to a cut.
+    """A network whose head is replaced and whose backbone is frozen, but for its last stages.
 
-    Below the cut nothing changes: parameters get no gradients, BatchNorm keeps its statistics and dropout is
-    inactive, whatever :meth:`train` is told.
-
-    Takes images, float (N, 3, H, W), or the features that :meth:`features` made of them, float (N, D).
+    Takes images, float (N, 3, H, W), or the features that :meth:`features` computed of them, float (N, D).
 
     What the network does to the output of its head, such as SqueezeNet's ReLU and pooling, it still does.
 
     Args:
         network: any classifier; for its head see :func:`heads_of`.
-        head: makes the head from D; by default one linear layer of `num_classes` outputs.
-        trained_stages: of the backbone's last stages, how many train; -1 are all.
-        freeze_statistics: BatchNorm layers keep their statistics above the cut too.
-        dropout_below: dropout layers below the cut stay active in training.
+        head: makes the head from D.
+        trained_stages: number of the backbone's last stages that train; -1 trains all.
+        freeze_statistics: BatchNorm layers of trained stages keep their statistics too.
+        dropout_below: dropout layers of frozen stages stay active in training.
+
+    Attributes:
+        freezing: which stages train, see :class:`~cv_lab.models.freezing.Freezing`.
+        cut_at: names of the layers that were the network's heads.
+        width: D.
+        most_trained_stages: stages that train at any time; gradual unfreezing lowers ``freezing.trained_stages`` first.
+        source: where the backbone's weights come from; None while they are random.
 
     Raises:
-        ValueError: if the network has no head that one layer could replace, or fewer stages.
+        ValueError: if the network has no head that one layer could replace, or has fewer stages.
     """
 
     def __init__(
@@ -48,53 +47,52 @@ class CutNetwork(nn.Module):
         self.tail = _take_tail(network, self.cut_at[-1])
         self.backbone = network
         self.head = head(self.width)
-        self.freeze_statistics, self.dropout_below = freeze_statistics, dropout_below
-        # Some networks hold parameters fixed themselves, such as position embeddings that are sines and cosines.
-        self.fixed = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-        self.stage_of = stages(network)
-        self.stage_count = 1 + max(self.stage_of.values())
-        self.train_stages(trained_stages)
-
-    def train_stages(self, count: int) -> None:
-        """Let the last `count` stages of the backbone train, or with -1 all.
-
-        Raises:
-            ValueError: if there are fewer stages.
-        """
-        if not -1 <= count <= self.stage_count:
-            raise ValueError(
-                f"{type(self.backbone).__name__} has {self.stage_count} stages, so {count} of them cannot train: "
-                f"give 0 to {self.stage_count}, or -1 for all"
-            )
-        self.trained_stages = self.stage_count if count == -1 else count
-        for name, parameter in self.backbone.named_parameters():
-            parameter.requires_grad_(name not in self.fixed and not self.is_frozen(name.rpartition(".")[0]))
+        self.freezing = Freezing(network, trained_stages, freeze_statistics, dropout_below)
+        self.most_trained_stages = self.freezing.trained_stages
+        self.source: str | None = None
+        self._hash: str | None = None
         self.train(self.training)
 
-    def is_frozen(self, name: str) -> bool:
-        """Whether the backbone's module of that name lies below the cut."""
-        return self.stage_of[name] < self.stage_count - self.trained_stages
-
-    def stage_parameters(self, depth: int) -> list[nn.Parameter]:
-        """The parameters of the stage at `depth`, counted from the head: 1 is the last stage."""
-        names = [name for name, stage in self.stage_of.items() if stage == self.stage_count - depth]
-        return [p for name in names for p in self.backbone.get_submodule(name).parameters(recurse=False)]
+    def train_stages(self, count: int) -> None:
+        """Train the last `count` stages of the backbone from now on."""
+        self.freezing.train_stages(count)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "CutNetwork":
         super().train(mode)
-        for name, module in self.backbone.named_modules():
-            if self.is_frozen(name):
-                # Each by itself: a frozen container may hold stages that train.
-                module.training = mode and self.dropout_below and isinstance(module, _DropoutNd)
-            elif self.freeze_statistics and isinstance(module, _BatchNorm):
-                module.training = False
+        self.freezing.set_mode(mode)
         return self
 
-    def features(self, images: Tensor) -> Tensor:
-        """What the head gets of images, float (N, D); of a network with a tail, the mean over positions.
+    def start_from(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Start the backbone from the weights `state`, read from `source`, of a network with any head.
 
         Raises:
-            ValueError: if the network gives anything else.
+            ValueError: if they are of another network.
+        """
+        start_from(self.backbone, state, source, self.cut_at)
+        self.source, self._hash = source, None
+
+    def backbone_hash(self) -> str:
+        """A hash of the weights that the backbone starts from, computed at the first call."""
+        if self._hash is None:
+            self._hash = weights_hash(self.backbone)
+        return self._hash
+
+    def why_not_cached(self) -> str | None:
+        """The reason why features cannot be computed once and kept; None if they can."""
+        if self.most_trained_stages:
+            return f"{self.most_trained_stages} of the backbone's {self.freezing.count} stages train"
+        if self.freezing.dropout:
+            return "dropout below the cut is active"
+        if self.has_tail():
+            return "the network applies its head before it pools, so that each image has features at many positions"
+        return None
+
+    def features(self, images: Tensor) -> Tensor:
+        """The input of the head, float (N, D); of a network with a tail, its mean over positions.
+
+        Raises:
+            ValueError: if the backbone's output is of another shape.
         """
         inputs = self._head_inputs(images)
         return inputs.mean(1) if self.has_tail() else inputs
@@ -118,17 +116,17 @@ class CutNetwork(nn.Module):
         return features
 
     def has_tail(self) -> bool:
-        """Whether the network computes something of its head's output, so that features of it cannot be kept."""
+        """Whether the network computes something from the output of its head; its features then cannot be kept."""
         return len(self.tail) > 0
 
 
 def heads_of(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """A classifier's heads by name: the layers that timm names, or else its last linear layer or convolution.
 
-    Where there are several, as in CrossViT and in distilled networks, the logits are the mean of what they give.
+    Where there are several, as in CrossViT and in distilled networks, the logits are the mean of their outputs.
 
     Raises:
-        ValueError: if the network has no head, or its logits are no mean of what its heads give.
+        ValueError: if the network has no head, or its logits are not the mean of its heads' outputs.
     """
     kind = type(network).__name__
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
@@ -136,8 +134,8 @@ def heads_of(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     if config is None:
         names = list(layers)[-1:]
     else:
-        told = config["classifier"] or ()
-        names = [name for name in ([told] if isinstance(told, str) else told) if name in layers]
+        given = config["classifier"] or ()
+        names = [name for name in ([given] if isinstance(given, str) else given) if name in layers]
     if any(name.startswith("aux") for name in names):
         raise ValueError(
             f"{kind} adds to the output of its head the largest outputs of aux_head over all patches, so no single "
@@ -152,9 +150,9 @@ def heads_of(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
 
 
 class _Part(nn.Module):
-    """In place of one head of several: puts its input, (N, D), at its place among those of all heads.
+    """Stand in for one head of several: pad its input, (N, D), to the widths of the inputs of all heads.
 
-    The mean of all heads' outputs, which the network takes, is then all their inputs side by side, (N, D1 + D2 + ...).
+    The network's mean over its heads' outputs then is the concatenation of their inputs, (N, D1 + D2 + ...).
     """
 
     def __init__(self, heads: int, before: int, after: int) -> None:
@@ -166,7 +164,7 @@ class _Part(nn.Module):
 
 
 def _take_heads(network: nn.Module) -> tuple[tuple[str, ...], int]:
-    """Replace a classifier's heads, so that it returns what they took; returns their names and the width of that."""
+    """Replace a classifier's heads so that it returns their inputs; return their names and the width of the inputs."""
     heads = heads_of(network)
     widths = [head.in_features if isinstance(head, nn.Linear) else head.in_channels for head in heads.values()]
     for number, name in enumerate(heads):
@@ -176,9 +174,9 @@ def _take_heads(network: nn.Module) -> tuple[tuple[str, ...], int]:
 
 
 def _take_tail(network: nn.Module, head: str) -> nn.Sequential:
-    """Replace the layers that stand behind the module `head` in its Sequential by nothing, and return them.
+    """Replace the layers that follow the module `head` in its Sequential by identities, and return them.
 
-    SqueezeNet has a ReLU and the pooling there.
+    In SqueezeNet these are a ReLU and the pooling.
     """
     path, _, own = head.rpartition(".")
     parent = network.get_submodule(path)
@@ -190,33 +188,3 @@ def _take_tail(network: nn.Module, head: str) -> nn.Sequential:
     for name in behind:
         parent.set_submodule(name, nn.Identity())
     return tail
-
-
-def copy_to_meta(module: nn.Module) -> nn.Module:
-    """A copy without data, in evaluation mode, for questions of shape and cost."""
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()}
-    memo |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
-    return copy.deepcopy(module, memo).eval()  # it takes what stands in memo for copies, so that no data is copied
-
-
-def flops(module: nn.Module, size: tuple[int, ...]) -> int:
-    """Floating-point operations of a forward pass of float `size`; a multiplication and an addition count as two.
-
-    Args:
-        module: a network, or a part of one.
-        size: of its input: of images (N, 3, H, W), or of features (N, D).
-
-    Raises:
-        ValueError: if the module takes no images of that size.
-    """
-    try:
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            copy_to_meta(module)(torch.empty(size, dtype=next(module.parameters()).dtype, device="meta"))
-    except Exception as error:  # networks fail in their own ways, deep inside
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(
-            f"the network takes no images of {' x '.join(map(str, size[2:]))} pixels ({reason}): they may be too small "
-            "for it, or not of the size that it was made for. Give another with model.image_size=N for a network of "
-            "torchvision or timm"
-        ) from error
-    return int(counter.get_total_flops())

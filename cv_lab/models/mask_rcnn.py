@@ -16,11 +16,11 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 
 from cv_lab.data.preprocess import Preprocessing
-from cv_lab.models.backbones import NamedNetwork, NetworkFactory, preprocessing_of
+from cv_lab.models.backbones import NamedNetwork, NetworkFactory
 from cv_lab.models.cut import heads_of
 from cv_lab.models.pyramid import PartlyFrozen, PyramidBackbone
 from cv_lab.models.roi_align import MultiScaleRoIAlign
-from cv_lab.models.weights import fit_state_dict, keep_head, start_from
+from cv_lab.models.weights import start_from
 from cv_lab.training.losses import full_precision
 
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -31,7 +31,8 @@ LOSSES = {  # torchvision's names, and ours
     "loss_objectness": "objectness",
     "loss_rpn_box_reg": "rpn_box",
 }
-CLASS_PARTS = ("network.roi_heads.box_predictor.", "network.roi_heads.mask_predictor.mask_fcn_logits.")
+# The modules whose parameters depend on the classes.
+CLASS_PARTS = ("network.roi_heads.box_predictor", "network.roi_heads.mask_predictor.mask_fcn_logits")
 
 Detections = dict[str, Tensor]
 Targets = list[dict[str, Tensor]]
@@ -46,17 +47,16 @@ class InstanceSegmenter(nn.Module):
     object.
 
     Args:
-        network: of torchvision; its own resizing and normalisation are not used.
+        network: of torchvision; its own resizing and normalisation are not used. In the body of its backbone is a
+            :class:`~cv_lab.models.pyramid.PartlyFrozen`.
         classifier: makes the classifier that its backbone was cut from.
-        extractor: what was cut from it.
     """
 
-    def __init__(self, network: MaskRCNN, classifier: Callable[[], nn.Module], extractor: nn.Module) -> None:
+    def __init__(self, network: MaskRCNN, classifier: Callable[[], nn.Module]) -> None:
         super().__init__()
         network.transform = None
         self.network, self.classifier = network, classifier
-        self._extractor = [extractor]  # in a list, so that it is not registered twice
-        # torchvision computes boxes in the precision of what the heads say: bfloat16 has whole pixels beyond 128.
+        # torchvision computes boxes in the precision of the heads' outputs, and bfloat16 has whole pixels beyond 128.
         for head in (network.rpn.head, network.roi_heads.box_predictor, network.roi_heads.mask_predictor):
             head.register_forward_hook(lambda module, args, output: apply_to_collection(output, Tensor, full_precision))
 
@@ -79,6 +79,11 @@ class InstanceSegmenter(nn.Module):
         features = self._features(images)
         return self._losses(features, images, targets), self._detect(features, images)
 
+    @property
+    def extractor(self) -> nn.Module:
+        """The part of the classifier in the backbone; its parameters have the same names."""
+        return self.network.backbone.body.body
+
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
         """Start from the weights `state`, read from `source`: of a Mask R-CNN or of its backbone's classifier.
 
@@ -86,12 +91,12 @@ class InstanceSegmenter(nn.Module):
             ValueError: if they are of neither.
         """
         if any(key.startswith("network.roi_heads.") for key in state):
-            fit_state_dict(self, keep_head(self, state, *CLASS_PARTS), source)
+            start_from(self, state, source, CLASS_PARTS, fresh=False)
             return
         classifier = self.classifier()
-        start_from(classifier, state, heads_of(classifier), source)
-        whole, extractor = classifier.state_dict(), self._extractor[0]
-        extractor.load_state_dict({key: whole[key] for key in extractor.state_dict()})
+        start_from(classifier, state, source, heads_of(classifier))
+        whole = classifier.state_dict()
+        self.extractor.load_state_dict({key: whole[key] for key in self.extractor.state_dict()})
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         features = self.network.backbone(images)
@@ -150,7 +155,6 @@ class TorchvisionMaskRCNN(NamedNetwork):
 
     Args:
         name: ``maskrcnn_resnet50_fpn`` or ``maskrcnn_resnet50_fpn_v2``.
-        weights: "none" if it shall be trained from scratch.
         trained_stages: of the backbone's five stages, how many train; -1 are all; None are three with weights, or
             else all.
         freeze_statistics: the backbone's batch normalisation keeps its statistics; None where there are weights.
@@ -167,23 +171,23 @@ class TorchvisionMaskRCNN(NamedNetwork):
     def __init__(
         self,
         name: str = "maskrcnn_resnet50_fpn_v2",
-        weights: str = "none",
         trained_stages: int | None = None,
         freeze_statistics: bool | None = None,
         anchor_sizes: Sequence[int | Sequence[int]] | None = None,
         detections: int = 100,
         **options: Any,
     ) -> None:
-        super().__init__(name, None, weights)
-        self.trained_stages = (3 if self.pretrained else -1) if trained_stages is None else trained_stages
-        self.freeze_statistics = self.pretrained if freeze_statistics is None else freeze_statistics
+        super().__init__(name)
+        self.trained_stages, self.freeze_statistics = trained_stages, freeze_statistics
         self.anchor_sizes, self.detections, self.options = anchor_sizes, detections, options
 
     def names(self) -> list[str]:
         every = torchvision.models.list_models(module=torchvision.models.detection)
         return [name for name in every if name.startswith("maskrcnn")]
 
-    def make(self, num_classes: int) -> InstanceSegmenter:
+    def make(self, num_classes: int, pretrained: bool) -> InstanceSegmenter:
+        trained_stages = (3 if pretrained else -1) if self.trained_stages is None else self.trained_stages
+        freeze_statistics = pretrained if self.freeze_statistics is None else self.freeze_statistics
         options = dict(self.options)
         if self.anchor_sizes is not None:
             options["rpn_anchor_generator"] = anchors(self.anchor_sizes, levels=5)
@@ -195,13 +199,12 @@ class TorchvisionMaskRCNN(NamedNetwork):
             box_detections_per_img=self.detections,
             **options,
         )
-        if self.pretrained and self.name == "maskrcnn_resnet50_fpn":
+        if pretrained and self.name == "maskrcnn_resnet50_fpn":
             for module in network.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eps = 0.0  # as those weights were trained
-        extractor = network.backbone.body
-        network.backbone.body = PartlyFrozen(extractor, self.trained_stages, self.freeze_statistics)
-        return InstanceSegmenter(network, torchvision.models.resnet50, extractor)
+        network.backbone.body = PartlyFrozen(network.backbone.body, trained_stages, freeze_statistics)
+        return InstanceSegmenter(network, torchvision.models.resnet50)
 
     def published(self) -> Preprocessing:
         return IMAGENET
@@ -225,7 +228,6 @@ class LightMaskRCNN(NetworkFactory):
 
     Args:
         backbone: makes the classifier from ``num_classes``: any of the lab's models for classification.
-        weights: "none" if it shall be trained from scratch.
         strides: of the features that it takes of the classifier.
         channels: of each level of the pyramid.
         box_channels: of the two layers that judge a box.
@@ -244,7 +246,6 @@ class LightMaskRCNN(NetworkFactory):
     def __init__(
         self,
         backbone: Callable[..., nn.Module],
-        weights: str = "none",
         strides: Sequence[int] = (4, 8, 16, 32),
         channels: int = 64,
         box_channels: int = 128,
@@ -259,25 +260,25 @@ class LightMaskRCNN(NetworkFactory):
         freeze_statistics: bool | None = None,
         **options: Any,
     ) -> None:
-        self.backbone, self.pretrained = backbone, weights != "none"
+        self.backbone = backbone
         self.strides, self.channels, self.box_channels = strides, channels, box_channels
         self.mask_layers, self.mask_size = tuple(mask_layers), mask_size
         self.anchor_sizes, self.aspect_ratios = anchor_sizes, aspect_ratios
         self.proposals, self.box_samples, self.detections = proposals, box_samples, detections
-        self.trained_stages = trained_stages
-        self.freeze_statistics = self.pretrained if freeze_statistics is None else freeze_statistics
+        self.trained_stages, self.freeze_statistics = trained_stages, freeze_statistics
         self.options = options
 
-    def __call__(self, num_classes: int) -> InstanceSegmenter:
+    def __call__(self, num_classes: int, pretrained: bool = False) -> InstanceSegmenter:
         """A network with random weights.
 
         Raises:
             ValueError: if the backbone gives no such features, or the anchors do not fit them.
         """
         classifier = partial(self.backbone, num_classes=num_classes)
-        backbone = PyramidBackbone(
-            classifier(), self.strides, self.channels, self.trained_stages, self.freeze_statistics
-        )
+        if isinstance(self.backbone, NetworkFactory):
+            classifier = partial(classifier, pretrained=pretrained)
+        freeze_statistics = pretrained if self.freeze_statistics is None else self.freeze_statistics
+        backbone = PyramidBackbone(classifier(), self.strides, self.channels, self.trained_stages, freeze_statistics)
         generator = anchors(self.anchor_sizes, len(self.strides) + 1, self.aspect_ratios)
         levels = [str(level) for level in range(len(self.strides))]
         pooled = self.channels * 7 * 7
@@ -299,11 +300,12 @@ class LightMaskRCNN(NetworkFactory):
             mask_predictor=MaskRCNNPredictor(self.mask_layers[-1], self.mask_layers[-1], num_classes + 1),
             **self.options,
         )
-        return InstanceSegmenter(network, classifier, backbone.extractor)
+        return InstanceSegmenter(network, classifier)
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return replace(preprocessing_of(self.backbone), size=None)
+    def preprocessing(self, pretrained: bool) -> Preprocessing:
+        if not isinstance(self.backbone, NetworkFactory):
+            return Preprocessing()
+        return replace(self.backbone.preprocessing(pretrained), size=None)
 
     def default_weights(self) -> dict[str, Tensor]:
         if not isinstance(self.backbone, NetworkFactory):

@@ -3,57 +3,73 @@
 from collections.abc import Sequence
 
 import torch
-from timm.models import get_notrace_functions, get_notrace_modules
+import torchvision
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from cv_lab.models.cut import copy_to_meta
-from cv_lab.models.stages import stages
+from cv_lab.labels import first_line
+from cv_lab.models.freezing import Freezing
+from cv_lab.models.meta import copy_to_meta
 
-PROBED = 256  # side in pixels of the image that tells the strides
+PROBE_SIZE = 256  # side in pixels of the image with which strides are measured
+# Left whole by the tracer. Within a traced function the mode of the whole network would decide for frozen stages too.
+LEAVES = {"leaf_modules": [torchvision.ops.StochasticDepth]}
 
 
 class PartlyFrozen(nn.Module):
-    """A network of which only the last stages train, and whose batch normalisation may keep its statistics.
+    """A network that computes features at several strides, and of which only the last stages train.
 
     Args:
-        body: the network.
-        trained_stages: of its last stages, how many train; -1 are all.
-        freeze_statistics: batch normalisation keeps its statistics where it trains too.
+        body: maps images to features by name, "0", "1", ...
+        trained_stages: number of its last stages that train; -1 trains all.
+        freeze_statistics: BatchNorm layers of trained stages keep their statistics too.
 
     Raises:
-        ValueError: if there are fewer stages.
+        ValueError: if the network has fewer stages.
     """
 
     def __init__(self, body: nn.Module, trained_stages: int = -1, freeze_statistics: bool = False) -> None:
         super().__init__()
-        self.body, self.freeze_statistics = body, freeze_statistics
-        stage_of = stages(body)
-        count = 1 + max(stage_of.values())
-        if not -1 <= trained_stages <= count:
-            raise ValueError(
-                f"the backbone has {count} stages, so {trained_stages} of them cannot train: give 0 to {count}, or -1 "
-                "for all"
-            )
-        first = 0 if trained_stages == -1 else count - trained_stages
-        self.frozen = {name for name, stage in stage_of.items() if stage < first}
-        for name, module in body.named_modules():
-            if name in self.frozen:
-                for parameter in module.parameters(recurse=False):
-                    parameter.requires_grad_(False)
+        self.body = body
+        self.freezing = Freezing(body, trained_stages, freeze_statistics)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "PartlyFrozen":
         super().train(mode)
-        for name, module in self.body.named_modules():
-            if isinstance(module, _BatchNorm) and (self.freeze_statistics or name in self.frozen):
-                module.training = False
+        self.freezing.set_mode(mode)
         return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.body(images)
+
+
+class TimmFeatures(PartlyFrozen):
+    """A network of timm that computes the features which timm's ``features_only=True`` takes.
+
+    The layers behind them are removed. Parameters keep the names that they have in the classifier, unlike those of a
+    network created with ``features_only=True``, so weights load by name.
+
+    Args:
+        body: the classifier; its layers are removed in place.
+        levels: index of the features of each level in the classifier's `feature_info`.
+        trained_stages: see :class:`PartlyFrozen`.
+        freeze_statistics: see :class:`PartlyFrozen`.
+    """
+
+    def __init__(
+        self, body: nn.Module, levels: Sequence[int], trained_stages: int = -1, freeze_statistics: bool = False
+    ) -> None:
+        levels = body.prune_intermediate_layers(list(levels), prune_norm=True)  # type: ignore[operator]
+        super().__init__(body, trained_stages, freeze_statistics)
+        self.levels = levels
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.body.forward_intermediates(  # type: ignore[operator]
+            images, indices=self.levels, output_fmt="NCHW", intermediates_only=True
+        )
+        return {str(level): value for level, value in enumerate(features)}
 
 
 class PyramidBackbone(nn.Module):
@@ -63,11 +79,11 @@ class PyramidBackbone(nn.Module):
     "pool" for twice the largest.
 
     Args:
-        classifier: any network that can be traced.
+        classifier: a network of timm, or any network that torch.fx can trace.
         strides: of the features, ascending.
         channels: of each level.
         trained_stages: see :class:`PartlyFrozen`.
-        freeze_statistics: likewise.
+        freeze_statistics: see :class:`PartlyFrozen`.
 
     Raises:
         ValueError: if the classifier cannot be traced, or has no features of such a stride.
@@ -82,53 +98,52 @@ class PyramidBackbone(nn.Module):
         freeze_statistics: bool = False,
     ) -> None:
         super().__init__()
-        found = _features(classifier)
-        if missing := [stride for stride in strides if stride not in found]:
+        of_timm = hasattr(classifier, "forward_intermediates")
+        available = _timm_features(classifier) if of_timm else _traced_features(classifier)
+        if missing := [stride for stride in strides if stride not in available]:
             raise ValueError(
                 f"{type(classifier).__name__} has no features of stride {', '.join(map(str, missing))}: give "
-                f"model.strides out of {sorted(found)}"
+                f"model.strides out of {sorted(available)}"
             )
-        names = {found[stride][0]: str(level) for level, stride in enumerate(strides)}
-        body = create_feature_extractor(classifier, names, tracer_kwargs=_tracing(), suppress_diff_warning=True)
-        self.body = PartlyFrozen(body, trained_stages, freeze_statistics)
-        self.fpn = FeaturePyramidNetwork(
-            [found[stride][1] for stride in strides], channels, LastLevelMaxPool(), norm_layer=nn.BatchNorm2d
-        )
-        self.strides, self.out_channels = tuple(strides), channels
-
-    @property
-    def extractor(self) -> nn.Module:
-        """The part that was cut out of the classifier; its parameters are named alike."""
-        return self.body.body
+        taken, widths = zip(*(available[stride] for stride in strides), strict=True)
+        self.body: PartlyFrozen
+        if of_timm:
+            self.body = TimmFeatures(classifier, taken, trained_stages, freeze_statistics)
+        else:
+            names = {name: str(level) for level, name in enumerate(taken)}
+            body = create_feature_extractor(classifier, names, tracer_kwargs=LEAVES, suppress_diff_warning=True)
+            self.body = PartlyFrozen(body, trained_stages, freeze_statistics)
+        self.fpn = FeaturePyramidNetwork(list(widths), channels, LastLevelMaxPool(), norm_layer=nn.BatchNorm2d)
+        self.out_channels = channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.fpn(self.body(images))
 
 
-def _features(classifier: nn.Module) -> dict[int, tuple[str, int]]:
-    """By stride, the last node of the network's graph that gives features of it, and their channels."""
-    network = copy_to_meta(classifier).eval()
+def _timm_features(classifier: nn.Module) -> dict[int, tuple[int, int]]:
+    """For each stride, the index of the last features of that stride and their number of channels."""
+    levels = enumerate(classifier.feature_info)  # type: ignore[arg-type]
+    return {info["reduction"]: (index, info["num_chs"]) for index, info in levels}
+
+
+def _traced_features(classifier: nn.Module) -> dict[int, tuple[str, int]]:
+    """For each stride, the last node of the network's graph with features of that stride and their channels."""
+    network = copy_to_meta(classifier)
     try:
-        training, inference = get_graph_node_names(network, tracer_kwargs=_tracing(), suppress_diff_warning=True)
+        training, inference = get_graph_node_names(network, tracer_kwargs=LEAVES, suppress_diff_warning=True)
         names = [name for name in inference if name in training]
-        every = create_feature_extractor(network, names, tracer_kwargs=_tracing(), suppress_diff_warning=True).eval()
+        every = create_feature_extractor(network, names, tracer_kwargs=LEAVES, suppress_diff_warning=True).eval()
         with torch.inference_mode():
-            outputs = every(torch.empty(1, 3, PROBED, PROBED, device="meta"))
+            outputs = every(torch.empty(1, 3, PROBE_SIZE, PROBE_SIZE, device="meta"))
     except Exception as error:  # the tracer fails in many ways, deep inside
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
-            f"{type(classifier).__name__} cannot be cut into features ({reason}): give another backbone, such as "
-            "model@model.backbone=timm model.backbone.name=resnet18"
+            f"{type(classifier).__name__} cannot be cut into features ({first_line(error)}): give another backbone, "
+            "such as model@model.backbone=timm model.backbone.name=resnet18"
         ) from error
-    found = {}
+    available = {}
     for name, value in outputs.items():
         if isinstance(value, Tensor) and value.ndim == 4 and value.shape[2] == value.shape[3] > 1:
-            stride, rest = divmod(PROBED, value.shape[2])
+            stride, rest = divmod(PROBE_SIZE, value.shape[2])
             if rest == 0:
-                found[stride] = (name, value.shape[1])
-    return found
-
-
-def _tracing() -> dict[str, list[object]]:
-    """What is left whole: what timm says that cannot be looked into."""
-    return {"leaf_modules": list(get_notrace_modules()), "autowrap_functions": list(get_notrace_functions())}
+                available[stride] = (name, value.shape[1])
+    return available

@@ -16,8 +16,8 @@ import torchvision
 from torch import Tensor, nn
 
 from cv_lab.data.preprocess import Preprocessing
-from cv_lab.models.backbones import NamedNetwork, TimmNetwork, check_name
-from cv_lab.models.weights import fit_state_dict, keep_head
+from cv_lab.models.backbones import NamedNetwork, TimmNetwork, refuse_unknown
+from cv_lab.models.weights import fit_state_dict, start_from
 
 # It warns of the head's weights, which an encoder has no use for; what does not fit is refused before.
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
@@ -27,7 +27,7 @@ class Segmenter(nn.Module, ABC):
     """Base of all.
 
     Attributes:
-        class_part: what the names of parameters begin with that depend on the classes.
+        class_part: name of the module whose parameters depend on the classes.
     """
 
     class_part: str
@@ -43,8 +43,8 @@ class Segmenter(nn.Module, ABC):
         Raises:
             ValueError: if they are of neither.
         """
-        if any(key.startswith(self.class_part) for key in state):
-            fit_state_dict(self, keep_head(self, state, self.class_part), source)
+        if any(key.startswith(f"{self.class_part}.") for key in state):
+            start_from(self, state, source, [self.class_part], fresh=False)
         else:
             self.start_encoder_from(state, source)
 
@@ -74,7 +74,7 @@ class SmallUNet(Segmenter):
         depth: levels below that.
     """
 
-    class_part = "head."
+    class_part = "head"
 
     def __init__(self, num_classes: int, width: int = 32, depth: int = 2) -> None:
         super().__init__()
@@ -110,31 +110,27 @@ class SmpNetwork(TimmNetwork):
     Args:
         architecture: such as ``Unet``, ``FPN``, ``DeepLabV3Plus``, ``UPerNet`` or ``Segformer``.
         encoder: any timm network that gives features of several scales.
-        weights: "none" if it shall be trained from scratch.
         options: of the architecture, such as `decoder_channels`.
 
     Raises:
         ValueError: if a name is not known.
     """
 
-    def __init__(
-        self, architecture: str = "Unet", encoder: str = "mobilenetv3_small_100", weights: str = "none", **options: Any
-    ) -> None:
+    def __init__(self, architecture: str = "Unet", encoder: str = "mobilenetv3_small_100", **options: Any) -> None:
         import segmentation_models_pytorch as smp  # a second, which trials of other networks need not spend
 
-        super().__init__(encoder, None, weights)
+        super().__init__(encoder)
         names = {name.__name__: name for name in smp.MODEL_ARCHITECTURES_MAPPING.values()}
-        check_name("segmentation-models-pytorch", architecture, list(names))
+        refuse_unknown("segmentation-models-pytorch", architecture, list(names))
         self.architecture, self.options = names[architecture], options
 
-    def make(self, num_classes: int) -> "SmpSegmenter":
+    def make(self, num_classes: int, pretrained: bool) -> "SmpSegmenter":
         encoder = f"tu-{self.name}"  # smp's mark of timm's networks
         network = self.architecture(encoder_name=encoder, encoder_weights=None, classes=num_classes, **self.options)
         return SmpSegmenter(network, self.name)
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return replace(super().preprocessing, size=None)
+    def preprocessing(self, pretrained: bool) -> Preprocessing:
+        return replace(super().preprocessing(pretrained), size=None)
 
     def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         whole = any(key.startswith("network.") for key in state)
@@ -149,7 +145,7 @@ class SmpSegmenter(Segmenter):
         name: of its encoder.
     """
 
-    class_part = "network.segmentation_head."
+    class_part = "network.segmentation_head"
 
     def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()
@@ -167,7 +163,7 @@ class SmpSegmenter(Segmenter):
         config = timm.get_pretrained_cfg(self.name)
         assert config is not None
         heads = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
-        fit_state_dict(whole, keep_head(whole, state, *(f"{head}." for head in heads)), source)
+        start_from(whole, state, source, heads)
         donor = get_encoder(
             f"tu-{self.name}",
             depth=len(self.encoder.out_channels) - 1,  # type: ignore[arg-type]
@@ -187,7 +183,6 @@ class TorchvisionSegmentationNetwork(NamedNetwork):
 
     Args:
         name: torchvision's name of the network.
-        weights: "none" if it shall be trained from scratch.
 
     Raises:
         ValueError: if torchvision has no such network.
@@ -195,13 +190,13 @@ class TorchvisionSegmentationNetwork(NamedNetwork):
 
     library = "torchvision"
 
-    def __init__(self, name: str = "lraspp_mobilenet_v3_large", weights: str = "none") -> None:
-        super().__init__(name, None, weights)
+    def __init__(self, name: str = "lraspp_mobilenet_v3_large") -> None:
+        super().__init__(name)
 
     def names(self) -> list[str]:
         return torchvision.models.list_models(module=torchvision.models.segmentation)
 
-    def make(self, num_classes: int) -> "TorchvisionSegmenter":
+    def make(self, num_classes: int, pretrained: bool) -> "TorchvisionSegmenter":
         return TorchvisionSegmenter(
             torchvision.models.get_model(self.name, weights=None, weights_backbone=None, num_classes=num_classes)
         )
@@ -229,7 +224,7 @@ class TorchvisionSegmenter(Segmenter):
         network: of torchvision.
     """
 
-    class_part = "network.classifier."
+    class_part = "network.classifier"
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -54,9 +54,7 @@ def beta_share(a: float, b: float, x: float) -> float:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):  # where the fraction converges fast for the complement alone
         return 1 - beta_share(b, a, 1 - x)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
     tiny = 1e-300
     c, d = 1.0, 1 / _not_zero(1 - (a + b) * x / (a + 1), tiny)
     fraction = d
@@ -109,7 +107,10 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of a mean by Student's t with n - 1 degrees of freedom; None for fewer than two values."""
     if len(values) < 2:
         return None
-    middle, half = float(np.mean(values)), _half_width(float(np.std(values, ddof=1)) / math.sqrt(len(values)), len(values))
+    middle, half = (
+        float(np.mean(values)),
+        _half_width(float(np.std(values, ddof=1)) / math.sqrt(len(values)), len(values)),
+    )
     return middle - half, middle + half
 
 
@@ -165,7 +166,9 @@ def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Co
         p = 1.0 if equal(a.mean(), b.mean()) else 2 * 0.5**n
         return Comparison(difference, difference, difference, min(1.0, p), "sign test", n, 0.0)
     half = t_quantile(1 - LEVEL / 2, df) * error
-    return Comparison(difference, difference - half, difference + half, t_p_value(difference / error, df), test, n, deviation)
+    return Comparison(
+        difference, difference - half, difference + half, t_p_value(difference / error, df), test, n, deviation
+    )
 
 
 def equal(a: float, b: float) -> bool:

@@ -22,7 +22,7 @@ from cv_lab.data.base import ImageData
 from cv_lab.data.masks import frames, read_fitting
 from cv_lab.data.photos import decode
 from cv_lab.data.preprocess import Preprocessing
-from cv_lab.models.cut import flops
+from cv_lab.models.meta import flops
 from cv_lab.models.weights import fit_state_dict
 from cv_lab.training.optimizers import OptimizerFactory, ParameterGroups
 from cv_lab.training.units import LOSS, Unit
@@ -132,7 +132,7 @@ class Task(LightningModule):
         # Convolutions on CPUs and on tensor cores are fastest with channels last.
         self.model = model.to(memory_format=torch.channels_last)
         self.classes = tuple(classes)
-        self.preprocessing = Preprocessing()  # what its images go through, the data set's mean and deviation aside
+        self.preprocessing = Preprocessing()  # of a loaded task: what its images go through
         self.image_size: tuple[int, int] | None = None  # of a loaded task: height and width of its data set's images
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler

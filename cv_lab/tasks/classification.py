@@ -43,7 +43,7 @@ class Classification(Task):
         self.loss = loss
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
-        start_from(self.model, state, heads_of(self.model), source)
+        start_from(self.model, state, source, heads_of(self.model))
 
     def configure_metrics(self, split: str) -> SplitMetrics:
         return SplitMetrics(len(self.classes), training=split == "train")

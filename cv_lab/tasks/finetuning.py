@@ -66,10 +66,10 @@ class FineTuning(Transfer):
     def parameter_groups(self) -> ParameterGroups:
         """One group for the head, and one for each stage that ever trains, from the last down."""
         groups = [list(self.model.head.parameters())]
-        groups += [self.model.stage_parameters(depth) for depth in range(1, self.stages_in_the_end + 1)]
+        groups += [self.model.freezing.parameters(depth) for depth in range(1, self.model.most_trained_stages + 1)]
         return [{"params": group, "lr_ratio": self.lr_decay**depth} for depth, group in enumerate(groups)]
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         if self.unfreeze_every is not None:
-            self.model.train_stages(min(self.current_epoch // self.unfreeze_every, self.stages_in_the_end))
+            self.model.train_stages(min(self.current_epoch // self.unfreeze_every, self.model.most_trained_stages))

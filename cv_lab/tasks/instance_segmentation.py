@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.memory import send
-from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
+from cv_lab.models.meta import flops
 from cv_lab.tasks.base import Exported, ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.average_precision import FIGURES, KINDS, AveragePrecision, Found, at_own_size
 from cv_lab.training.metrics import MeanLoss, Metric

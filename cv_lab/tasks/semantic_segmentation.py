@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
 from cv_lab.labels import IGNORE
+from cv_lab.models.freezing import Freezing
 from cv_lab.models.segmentation import Segmenter
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.losses import full_precision
@@ -80,9 +81,7 @@ class SemanticSegmentation(Task):
         self.loss = loss
         self.background = self.classes.index(background) if background in classes else None
         self.encoder_lr_ratio = encoder_lr_ratio
-        self.frozen = [self.model.encoder] if freeze_encoder else []
-        for module in self.frozen:
-            module.requires_grad_(False)
+        self.freezing = Freezing(self.model.encoder, trained_stages=0) if freeze_encoder else None
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
         self.model.start_from(state, source)
@@ -107,7 +106,7 @@ class SemanticSegmentation(Task):
         return scalars | {f"iou/{name}": value for name, value in zip(self.classes, iou(counts), strict=True)}
 
     def parameter_groups(self) -> ParameterGroups:
-        if self.encoder_lr_ratio == 1 or self.frozen:
+        if self.encoder_lr_ratio == 1 or self.freezing is not None:
             return super().parameter_groups()
         encoder = list(self.model.encoder.parameters())
         inside = {id(parameter) for parameter in encoder}
@@ -116,8 +115,8 @@ class SemanticSegmentation(Task):
 
     def train(self, mode: bool = True) -> "SemanticSegmentation":
         super().train(mode)
-        for module in self.frozen:
-            module.eval()
+        if self.freezing is not None:
+            self.freezing.set_mode(mode)
         return self
 
     def predict(self, images: Tensor) -> Tensor:

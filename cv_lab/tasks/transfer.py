@@ -1,4 +1,4 @@
-"""What fine-tuning and linear probing share: a backbone that is frozen up to a cut, and a head."""
+"""Base of fine-tuning and linear probing: a backbone, frozen up to a cut, and a head."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from cv_lab.data.base import ImageData
 from cv_lab.frozen.features import FeaturePass, with_features
 from cv_lab.models.cut import CutNetwork
-from cv_lab.models.weights import start_from, weights_hash
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.classification import Classification
 
@@ -48,10 +47,6 @@ class Transfer(Classification):
             return CutNetwork(model(num_classes=num_classes), head, **options)
 
         super().__init__(cut, classes, loss, optimizer, scheduler)
-        # Of the backbone's stages, how many train at any time of the trial. Gradual unfreezing starts with fewer.
-        self.stages_in_the_end = self.model.trained_stages
-        self.weights: str | None = None  # where the backbone's weights came from
-        self.starting_hash: str | None = None
         self.features: FeaturePass | None = None  # of :meth:`prepare`, where features are computed once
 
     @property
@@ -59,23 +54,12 @@ class Transfer(Classification):
         return self.model.backbone
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
-        start_from(self.model.backbone, state, self.model.cut_at, source)
-        self.weights, self.starting_hash = source, None
-
-    def why_not_cached(self) -> str | None:
-        """Why features cannot be computed once and for all; None if they can."""
-        if self.stages_in_the_end:
-            return f"{self.stages_in_the_end} of the backbone's {self.model.stage_count} stages train"
-        if self.model.dropout_below:
-            return "dropout below the cut is active"
-        if self.model.has_tail():
-            return "the network applies its head before it pools, so that each image has features at many positions"
-        return None
+        self.model.start_from(state, source)
 
     def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
         """Replace images by features where these can be computed once."""
         name = str(config.model.get("name", config.model._target_))
-        data, self.features = with_features(data, self, trainer, name, Path(config.cache_dir), config.cache)
+        data, self.features = with_features(data, self.model, trainer, name, Path(config.cache_dir), config.cache)
         return data
 
     def facts(self, size: tuple[int, ...]) -> dict[str, Any]:
@@ -90,41 +74,35 @@ class Transfer(Classification):
         }
 
     def setup(self, stage: str) -> None:
-        if self.weights is not None and not self.stages_in_the_end:
-            self.backbone_hash()  # before Lightning converts the weights to the trainer's precision
+        if self.model.source is not None and not self.model.most_trained_stages:
+            self.model.backbone_hash()  # before Lightning converts the weights to the trainer's precision
 
     # A backbone that never trains is left out of the checkpoints if its weights can be read again: it is large.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.weights is None or self.stages_in_the_end:
+        if self.model.source is None or self.model.most_trained_stages:
             return
-        checkpoint["backbone_from"] = self.weights
-        checkpoint["backbone_hash"] = self.backbone_hash()
+        checkpoint["backbone_from"] = self.model.source
+        checkpoint["backbone_hash"] = self.model.backbone_hash()
         for key in ("state_dict", "current_model_state"):  # the latter beside averaged weights
             if key in checkpoint:
                 state = checkpoint[key]
                 checkpoint[key] = {k: v for k, v in state.items() if not k.startswith("model.backbone.")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the backbone to a checkpoint of the head alone.
+        """Add the backbone to a checkpoint that holds only the head.
 
         Raises:
             ValueError: if its head was trained on another backbone than this one.
         """
         if "backbone_from" not in checkpoint:
             return
-        if checkpoint["backbone_hash"] != self.backbone_hash():
+        if checkpoint["backbone_hash"] != self.model.backbone_hash():
             raise ValueError(
-                f"the checkpoint holds a head alone, and the backbone that it was trained on is not the one that "
+                f"the checkpoint holds only a head, and the backbone that it was trained on is not the one that "
                 f"weights={checkpoint['backbone_from']} gives now: restore that file"
             )
         own = {k: v for k, v in self.state_dict().items() if k.startswith("model.backbone.")}
         for key in ("state_dict", "current_model_state"):
             if key in checkpoint:
                 checkpoint[key] = {**checkpoint[key], **own}
-
-    def backbone_hash(self) -> str:
-        """A hash of the weights that the backbone starts from."""
-        if self.starting_hash is None:
-            self.starting_hash = weights_hash(self.model.backbone)
-        return self.starting_hash

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cv_lab.config import plain
 from cv_lab.data.base import ImageData
+from cv_lab.data.preprocess import Preprocessing
 from cv_lab.labels import ClassCounts
 from cv_lab.models.backbones import NetworkFactory, preprocessing_of
 from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_dict
@@ -25,17 +27,17 @@ def build_data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     """Make the data, set up, and the task with the weights that it starts from."""
     model = instantiate(config.model)
     # The network comes first: photographs are decoded at its size.
+    preprocessing = preprocessing_of(model, config.weights)
     kind: type[Task] = get_class(config.task._target_)
-    data: ImageData = instantiate(config.data, _partial_=True)(
-        preprocessing=preprocessing_of(model), target=kind.target
-    )
+    data: ImageData = instantiate(config.data, _partial_=True)(preprocessing=preprocessing, target=kind.target)
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
     assert data.train is not None
     task = build_task(config, data.classes, model=model, counts=data.train.class_counts)
-    # What images outside the data set must be turned into, for whoever loads a checkpoint.
+    # What images outside the data set go through, for predictions from a checkpoint and for trials that start from it.
+    preprocessing = data.preprocessing.over(tuple(data.mean), tuple(data.std))
     size = list(data.val.images.shape[2:])
-    task.save_hyperparameters({"images": {"mean": list(data.mean), "std": list(data.std), "size": size}})
+    task.save_hyperparameters({"images": {"size": size}, "preprocessing": preprocessing.describe()})
     return data, task
 
 
@@ -58,14 +60,14 @@ def build_task(
     """
     loss = plain(config.loss)
     model = model or instantiate(config.model)
+    make = partial(model, pretrained=config.weights != "none") if isinstance(model, NetworkFactory) else model
     task: Task = instantiate(config.task)(
-        model=model,
+        model=make,
         classes=classes,
         loss=instantiate(loss and with_class_weights(loss, classes, counts)),
         optimizer=optimizer_factory(plain(config.optimizer)),
         scheduler=instantiate(config.scheduler),
     )
-    task.preprocessing = preprocessing_of(model)
     # A checkpoint may be loaded from another folder.
     weights = config.weights if config.weights in ("none", "default") else os.path.abspath(config.weights)
     if pretrained and weights != "none":
@@ -103,8 +105,7 @@ def load_task(checkpoint: str | Path) -> Task:
     task = build_task(parts, saved["hyper_parameters"]["classes"], pretrained="backbone_from" in saved)
     task.on_load_checkpoint(saved)
     fit_state_dict(task, saved["state_dict"], str(checkpoint))
-    images = saved["hyper_parameters"]["images"]
-    task.preprocessing = task.preprocessing.over(images["mean"], images["std"])
-    height, width = images["size"]
+    task.preprocessing = Preprocessing(**saved["hyper_parameters"]["preprocessing"])
+    height, width = saved["hyper_parameters"]["images"]["size"]
     task.image_size = (height, width)
     return task.eval()

@@ -166,6 +166,17 @@ def test_a_trial_of_the_lab_can_be_probed(train: Train, tmp_path: Path) -> None:
     assert torch.equal(load_task(again).state_dict()["model.0.0.weight"], saved["model.0.0.weight"])
 
 
+def test_a_trial_from_scratch_normalises_for_those_that_start_from_it(train: Train, tmp_path: Path) -> None:
+    """Not by the figures of the network's publisher, whose weights it never had."""
+    own = ("model=timm", "model.name=test_resnet")
+    train(*TINY, *PLAIN, *own, "study=scratch")
+    (path,) = (tmp_path / "scratch").glob("*/checkpoints/best.ckpt")
+    in_study(train, tmp_path, "probe", *TINY, *PLAIN, "task=linear_probing", *own, f"weights='{path}'")
+    (probed,) = (tmp_path / "probe").glob("*/checkpoints/best.ckpt")
+    assert load_task(probed).preprocessing == load_task(path).preprocessing
+    assert load_task(path).preprocessing.mean != TimmNetwork("test_resnet").published().mean
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

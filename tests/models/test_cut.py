@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cv_lab.models.backbones import NamedNetwork, TimmNetwork, TorchvisionNetwork
-from cv_lab.models.cut import CutNetwork, copy_to_meta, flops, heads_of
+from cv_lab.models.cut import CutNetwork, heads_of
+from cv_lab.models.meta import copy_to_meta, flops
 from cv_lab.models.resnet9 import ResNet9
 from cv_lab.models.small_cnn import SmallCNN
 
@@ -39,7 +40,7 @@ def test_networks_of_each_family_are_cut_below_their_head(make: NamedNetwork, wi
     assert isinstance(meta, CutNetwork)
     assert meta.features(image).shape == (1, width)
     assert meta(image).shape == (1, 5)
-    assert network.stage_count == count
+    assert network.freezing.count == count
 
 
 # Small ones of families that differ in their heads; the last are of the lab.
@@ -154,7 +155,7 @@ def test_frozen_means_bit_equal_parameters_and_buffers(make: NamedNetwork, train
     network = CutNetwork(make(num_classes=5), HEAD, trained_stages=trained)
     before = train_a_little(network)
     changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
-    frozen = {f"backbone.{name}" for name, _ in network.backbone.named_modules() if network.is_frozen(name)}
+    frozen = {f"backbone.{name}" for name, _ in network.backbone.named_modules() if network.freezing.is_frozen(name)}
     assert not {key for key in changed if key.rpartition(".")[0] in frozen}
     assert {"head.weight", "head.bias"} <= changed
     assert (trained == 0) == all(key.startswith("head.") for key in changed)

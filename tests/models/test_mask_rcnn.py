@@ -132,7 +132,7 @@ def test_backbone_starts_from_the_weights_of_its_classifier() -> None:
     classifier = SMALL(num_classes=10)
     network = light()
     network.start_from(classifier.state_dict(), "x.ckpt")
-    own = network.network.backbone.extractor.state_dict()
+    own = network.extractor.state_dict()
     assert own
     assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in own.items())
     with pytest.raises(ValueError, match="do not fit SmallResNet"):
@@ -181,9 +181,9 @@ def test_what_does_not_fit_is_told(options: dict[str, object], told: str) -> Non
 
 @pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"])
 def test_torchvisions_takes_its_published_weights(name: str) -> None:
-    factory = TorchvisionMaskRCNN(name, weights="default", detections=7)
+    factory = TorchvisionMaskRCNN(name, detections=7)
     with torch.device("meta"):
-        network = factory(num_classes=4)
+        network = factory(num_classes=4, pretrained=True)
     published = torchvision.models.get_model(name, weights=None, weights_backbone=None).state_dict()
     if name == "maskrcnn_resnet50_fpn":  # its published batch normalisation counts no batches
         published = {key: value for key, value in published.items() if not key.endswith("num_batches_tracked")}

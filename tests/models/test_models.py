@@ -2,15 +2,19 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from cv_lab.data.preprocess import Preprocessing
-from cv_lab.models.backbones import NamedNetwork, TimmNetwork, TorchvisionNetwork
+from cv_lab.models.backbones import NamedNetwork, TimmNetwork, TorchvisionNetwork, preprocessing_of
 from cv_lab.models.cut import heads_of
 from cv_lab.models.resnet9 import ResNet9
+from cv_lab.models.segmentation import SmpNetwork
 from cv_lab.models.small_cnn import SmallCNN
 from cv_lab.models.weights import start_from
 from cv_lab.models.whitened_cnn import Whitening
@@ -53,12 +57,54 @@ def test_an_image_smaller_than_a_patch_is_told(make: NamedNetwork) -> None:
 
 
 def test_preprocessing_is_the_published_one_with_pretrained_weights_alone() -> None:
-    pretrained = TimmNetwork("tf_efficientnet_lite0", weights="default").preprocessing
+    pretrained = TimmNetwork("tf_efficientnet_lite0").preprocessing(pretrained=True)
     assert pretrained == Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 224, "bicubic")
-    assert TorchvisionNetwork("resnet18", 128, "default").preprocessing.size == 128
-    assert TorchvisionNetwork("resnet18").preprocessing.size is None  # any size will do
-    assert TorchvisionNetwork("vit_b_16").preprocessing.size == 224
-    assert TorchvisionNetwork("resnet18").preprocessing.mean is None  # the data set's own
+    assert TorchvisionNetwork("resnet18", 128).preprocessing(pretrained=True).size == 128
+    assert TorchvisionNetwork("resnet18").preprocessing(pretrained=False).size is None  # any size will do
+    assert TorchvisionNetwork("vit_b_16").preprocessing(pretrained=False).size == 224
+    assert TorchvisionNetwork("resnet18").preprocessing(pretrained=False).mean is None  # the data set's own
+
+
+def test_a_tag_chooses_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append((name, options)) or nn.Linear(1, 1))
+    TimmNetwork("vit_base_patch16_224.augreg_in1k").default_weights()
+    assert asked == [("vit_base_patch16_224.augreg_in1k", {"pretrained": True})]
+
+
+def test_a_tag_chooses_normalisation() -> None:
+    clip = TimmNetwork("vit_base_patch16_clip_224.openai").preprocessing(pretrained=True).mean
+    assert clip == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
+    assert TimmNetwork("resnet18.a1_in1k")(num_classes=3, pretrained=True).fc.weight.shape == (3, 512)
+    assert SmpNetwork(encoder="resnet18.a1_in1k").preprocessing(pretrained=True).mean == (0.485, 0.456, 0.406)
+
+
+def test_a_tag_that_means_nothing_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"no weights 'a9' of resnet18: give the name resnet18 or one of .*18\.a1_in1k"
+    ):
+        TimmNetwork("resnet18.a9")
+    with pytest.raises(ValueError, match=r"weights=none trains from scratch: give the name resnet18, or weights=def"):
+        TimmNetwork("resnet18.a1_in1k")(num_classes=3)
+
+
+def test_weights_of_a_trial_bring_its_normalisation(tmp_path: Path) -> None:
+    used = Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), None, "bicubic")
+    torch.save({"state_dict": {}, "hyper_parameters": {"preprocessing": used.describe()}}, tmp_path / "best.ckpt")
+    torch.save({"fc.bias": torch.zeros(3)}, tmp_path / "published.pt")
+    network, own, trial = TimmNetwork("resnet18"), str(tmp_path / "published.pt"), str(tmp_path / "best.ckpt")
+    assert preprocessing_of(network, own) == preprocessing_of(network, "default") == network.preprocessing(True)
+    assert preprocessing_of(network, "none") == network.preprocessing(False)
+    assert preprocessing_of(network, trial) == used
+    assert preprocessing_of(TimmNetwork("resnet18", 128), trial).size == 128
+    assert preprocessing_of(TimmNetwork("vit_tiny_patch16_224"), trial).size == 224
+    assert preprocessing_of(SmpNetwork(), trial) == used
+    assert preprocessing_of(SmallCNN, trial) == used
+    assert preprocessing_of(SmallCNN, own) == Preprocessing()
+    larger = replace(used, size=64)
+    torch.save({"state_dict": {}, "hyper_parameters": {"preprocessing": larger.describe()}}, tmp_path / "best.ckpt")
+    assert preprocessing_of(network, trial) == larger
+    assert preprocessing_of(SmpNetwork(), trial) == used  # whose images are never scaled
 
 
 def test_position_embeddings_are_interpolated_to_another_size() -> None:
@@ -68,7 +114,7 @@ def test_position_embeddings_are_interpolated_to_another_size() -> None:
     ):
         network = small(num_classes=7)
         state = small.adapt(large(num_classes=7).state_dict())
-        start_from(network, state, heads_of(network), "a file")
+        start_from(network, state, "a file", heads_of(network))
 
 
 def test_weights_that_cannot_be_downloaded_are_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,9 +86,9 @@ def test_a_segmenter_continues_from_one_of_other_classes(make: Callable[[int], S
 
 
 def test_images_are_normalised_as_the_encoders_publisher_did() -> None:
-    assert SmpNetwork(encoder="tf_efficientnet_lite0", weights="default").preprocessing.mean == (0.5, 0.5, 0.5)
-    assert SmpNetwork(encoder="tf_efficientnet_lite0", weights="default").preprocessing.size is None
-    assert SmpNetwork(encoder="tf_efficientnet_lite0").preprocessing.mean is None  # the data set's
+    assert SmpNetwork(encoder="tf_efficientnet_lite0").preprocessing(pretrained=True).mean == (0.5, 0.5, 0.5)
+    assert SmpNetwork(encoder="tf_efficientnet_lite0").preprocessing(pretrained=True).size is None
+    assert SmpNetwork(encoder="tf_efficientnet_lite0").preprocessing(pretrained=False).mean is None  # the data set's
 
 
 def test_torchvision_backbone_takes_a_classifiers_weights() -> None:

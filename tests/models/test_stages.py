@@ -44,10 +44,10 @@ def test_one_trained_stage_is_at_least_the_last_block(name: str, block: str, cou
         make = timm.create_model if library == "timm" else torchvision.models.get_model
         whole = make(name, num_classes=7)
         network = CutNetwork(whole, nn.Identity, trained_stages=1)
-    assert network.stage_count == count
+    assert network.freezing.count == count
     learns = {id(p) for p in network.backbone.parameters() if p.requires_grad}
     assert learns >= {id(p) for p in network.backbone.get_submodule(block).parameters()}
-    assert learns == {id(p) for p in network.stage_parameters(1)}
+    assert learns == {id(p) for p in network.freezing.parameters(1)}
     assert not all(p.requires_grad for p in network.backbone.parameters())
 
 

@@ -103,7 +103,7 @@ def test_a_classification_trial_gives_its_backbone(train: Train) -> None:
     checkpoint = source / "checkpoints/best.ckpt"
     task = build("model.backbone.width=8", f"weights='{checkpoint}'")
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
-    own = task.model.network.backbone.extractor.state_dict()
+    own = task.model.extractor.state_dict()
     assert all(torch.equal(value, weights[f"model.{name}"]) for name, value in own.items())
 
 

@@ -40,9 +40,9 @@ def test_stages_thaw_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     for epoch in range(7):
         monkeypatch.setattr(FineTuning, "current_epoch", epoch)
         task.on_train_epoch_start()
-        thawed.append(task.model.trained_stages)
+        thawed.append(task.model.freezing.trained_stages)
     assert thawed == [0, 0, 1, 1, 2, 2, 2]
-    assert task.why_not_cached() is not None
+    assert task.model.why_not_cached() is not None
 
 
 def test_standardised_features_have_mean_0_and_deviation_1() -> None:
