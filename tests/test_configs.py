@@ -6,7 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from cv_lab.config import LONGEST_NAME, register_config, trial_name
+from cv_lab.config import LONGEST_NAME, plain, register_config, trial_name
+from cv_lab.training.class_weights import with_class_weights
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -21,8 +22,10 @@ def test_config_composes_and_instantiates(path: Path) -> None:
         choice = f"[default,{option}]" if group == "callbacks" and option != "default" else option
         choice = "[default]" if choice == "default" else choice
         config = compose("train", [f"{group}={choice}", "trial_dir=/tmp/never-written", "study=s"])
-    for key in ("data", "model", "loss", "optimizer", "scheduler", "augmentation", "callbacks", "pictures"):
+    for key in ("data", "model", "optimizer", "scheduler", "augmentation", "callbacks", "pictures"):
         instantiate(config[key])
+    if config.loss is not None:
+        instantiate(with_class_weights(plain(config.loss), ("background", "object"), None))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES if path.parent.name == "experiment"])
