@@ -34,7 +34,7 @@ format: .venv/tools ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test-fast: .venv/tools ## run the tests that take a minute or two together
+test-fast: .venv/tools ## run the quick tests
 	$(BIN)/python -m pytest -m 'not slow'
 
 test: .venv/tools ## run all tests but those of large networks
