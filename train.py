@@ -5,7 +5,7 @@ python train.py -m optimizer=adam,sgd,rmsprop lr=1e-2,1e-3,1e-4   # a study of n
 python train.py experiment=cifar100_learning_rate                 # a published study
 """
 
-from cv_lab.trial.main import main
+from cv_lab.train import main
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ from cv_lab import __version__
 
 # Name of each subcommand: the module whose `main` takes its arguments, and what it does.
 COMMANDS = {
-    "train": ("cv_lab.trial.main", "run one trial, or with -m a study of many"),
+    "train": ("cv_lab.train", "run one trial, or with -m a study of many"),
     "report": ("cv_lab.report.__main__", "write the report of a study"),
     "predict": ("cv_lab.trial.predict", "apply a trained checkpoint to images"),
     "export": ("cv_lab.trial.export", "write a trained checkpoint as one file that runs with torch alone"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -80,7 +81,7 @@ def split_override(override: str) -> tuple[str, str]:
     return key, value
 
 
-def trial_name(overrides: list[str]) -> str:
+def trial_name(overrides: Sequence[str]) -> str:
     """Name a trial's folder after its overrides, for example ``lr=0.01,optimizer=adam``.
 
     Paths are cut to their last part, characters that are awkward in file names become ``-``, and an overlong

@@ -32,9 +32,9 @@ ONE_OF_ITS_FAMILY = ("inception_v3", "resnet18")  # run although it is larger
 
 
 def of_any_size(name: str) -> object:
-    """`name`, marked as slow if the network is large."""
+    """`name`, marked as huge if the network is large."""
     large = get_model_weights(name).DEFAULT.meta["num_params"] > SMALL and name not in ONE_OF_ITS_FAMILY
-    return pytest.param(name, marks=pytest.mark.slow) if large else name
+    return pytest.param(name, marks=[pytest.mark.slow, pytest.mark.huge]) if large else name
 
 
 def as_published(name: str, state: State) -> State:

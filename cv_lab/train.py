@@ -2,8 +2,9 @@
 so that ``--help`` and ``--cfg job`` answer at once."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from hydra import version
+from hydra import utils, version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from omegaconf import DictConfig
 
@@ -20,17 +21,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     version.setbase("1.3")
     register_config()
     parser = get_args_parser()
-    _run_hydra(
-        args=parser.parse_intermixed_args(arguments),
-        args_parser=parser,
-        task_function=run,
-        config_path=str(CONF),
-        config_name="train",
-    )
+    with any_target():
+        _run_hydra(
+            args=parser.parse_intermixed_args(arguments),
+            args_parser=parser,
+            task_function=run,
+            config_path=str(CONF),
+            config_name="train",
+        )
 
 
 def run(config: DictConfig) -> float:
     """Run the trial that `config` describes and return the best value of its monitored metric."""
     from cv_lab.trial.run import run_trial
 
-    return run_trial(config)
+    with any_target():
+        return run_trial(config)
+
+
+def any_target() -> AbstractContextManager[None]:
+    """Let a trial's config name any module in `_target_`, as Hydra 1.3 does.
+
+    Hydra 1.4 wants a list of those allowed. But the config of a trial is the user's own, with modules of their own.
+    """
+    if not hasattr(utils, "execution_whitelist"):  # Hydra 1.3
+        return nullcontext()
+    return utils.execution_whitelist(utils.UNSAFE_DISABLE_EXECUTION_CHECKS)  # type: ignore[attr-defined]
