@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cv_lab.data.masks import Pixels, frames, read_fitting
-from cv_lab.data.photos import decode
+from cv_lab.data.pixels import Pixels, decode, read_fitting
+from cv_lab.data.store import frames
 from cv_lab.files import write_csv, write_json
 from cv_lab.pictures import draw
 from cv_lab.pictures.artifacts import save_png
