@@ -13,11 +13,13 @@ from cv_lab.data.augment import Augmentation, Batch, Mix
 from cv_lab.data.in_memory import CPU, InMemoryImages, eval_loader, train_loader
 from cv_lab.data.memory import free_memory
 from cv_lab.data.preprocess import Preprocessing
+from cv_lab.data.problems import listed
 from cv_lab.data.splits import balanced_subset, stratified_split
 
 log = logging.getLogger(__name__)
 SHARE = 0.25  # of a GPU's free memory that a split may take; the network and its activations need the rest
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
+TEST_FRACTION = 0.15  # of a data set without a test set that is held out for one
 _NAMES = {"label": "a label", "mask": "a mask", "instances": "instances"}
 
 
@@ -32,7 +34,8 @@ class ImageData(LightningDataModule):
         augmentation: applied to training batches on the device, before normalisation.
         validation: "split" validates on a part of the training set and keeps the test set for the end; "test"
             validates on the test set, as many courses do, and so picks the checkpoint by it.
-        val_fraction: of the training set that is split off; class-balanced.
+        val_fraction: of the training set that is split off; class-balanced. A data set that has a validation set of its
+            own is validated on that.
         train_subset: count or fraction of the remaining training images to use; class-balanced.
         val_subset: the same for validation.
         seed: of split, subsets and the order of batches.
@@ -85,29 +88,59 @@ class ImageData(LightningDataModule):
         self.train_subset, self.val_subset = train_subset, val_subset
         self.resident = resident
         self.train: InMemoryImages | None = None
+        self.problems: list[dict[str, Any]] = []  # what was dropped, see data.problems.Problems
         self._placed: dict[InMemoryImages, InMemoryImages] = {}
         self.preprocessing = preprocessing or Preprocessing()
 
     @abstractmethod
     def load(self, split: Split) -> InMemoryImages:
-        """Return the whole training or test set as the data set's authors divided it."""
+        """Return the whole training or test set as the data set's authors divided it; one of :meth:`splits`."""
+
+    def splits(self) -> tuple[Split, ...]:
+        """The sets that the data set is divided into; a missing "val" or "test" is held out from "train"."""
+        return ("train", "test")
 
     def setup(self, stage: str | None = None) -> None:
         """Load, split and reduce; called by Lightning before each of fit and test, working only once."""
         if self.train is not None:
             return
-        train, self.test = self.load("train"), self.load("test")
-        self.classes = train.classes
-        if self.validation == "split":
-            kept, held_out = stratified_split(train.labels.numpy(), self.val_fraction, self.seed)
-            train, self.val = train.subset(kept), train.subset(held_out)
+        parts = {split: self.load(split) for split in self.splits()}
+        train = parts["train"]
+        self.classes, whole = train.classes, len(train)
+        if "test" in parts:
+            self.test = parts["test"]
         else:
+            train, self.test = self._hold_out(train, TEST_FRACTION, "test")
+            log.info(
+                "no test set: %.0f %% of the images (%s) are held out by seed", 100 * TEST_FRACTION, len(self.test)
+            )
+        if self.validation == "test":
             self.val = self.test
+        elif "val" in parts:
+            self.val = parts["val"]
+            self.val.rows = self.val.rows + whole  # apart from those of the training set
+        else:
+            train, self.val = self._hold_out(train, self.val_fraction, "validation")
         if self.train_subset is not None:
             train = train.subset(balanced_subset(train.labels.numpy(), self.train_subset, self.seed))
         if self.val_subset is not None:
             self.val = self.val.subset(balanced_subset(self.val.labels.numpy(), self.val_subset, self.seed))
         self.train = train
+
+    def _hold_out(self, images: InMemoryImages, fraction: float, name: str) -> tuple[InMemoryImages, InMemoryImages]:
+        """Divide `images` by seed, so that the second part has `fraction` of each class."""
+        kept, held_out = stratified_split(images.labels.numpy(), fraction, self.seed)
+        parts = images.subset(kept), images.subset(held_out)
+        counts = images.labels.bincount(minlength=len(self.classes))
+        if self.target == "label" and (single := (counts == 1).nonzero().flatten().tolist()):
+            log.warning(
+                "%s of %s classes have one image, which is trained on, and none in the %s set: %s",
+                len(single),
+                len(self.classes),
+                name,
+                listed([self.classes[number] for number in single]),
+            )
+        return parts
 
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.train is not None

@@ -1,4 +1,4 @@
-"""COCO (Lin et al., 2014), and data sets of one's own in its format, for instance segmentation."""
+"""COCO (Lin et al., 2014), and data sets of one's own in its format, for instance and semantic segmentation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,36 +10,55 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
-from cv_lab.data.base import ImageData, Split
-from cv_lab.data.coco_categories import choose_categories
-from cv_lab.data.coco_json import CocoJson, Problems, Record, read_coco, run_lengths
+from cv_lab.data.base import Split
+from cv_lab.data.coco_categories import choose_categories, class_numbers
+from cv_lab.data.coco_json import (
+    CocoJson,
+    ImageFinder,
+    Polygon,
+    Record,
+    RunLengths,
+    area_of,
+    box_of,
+    is_crowd,
+    mask_of,
+    read_coco,
+    run_lengths,
+)
+from cv_lab.data.in_memory import InMemoryImages, MappedRows
 from cv_lab.data.instances import InstanceImages, Instances, by_id
-from cv_lab.data.masks import Pixels, frames, height_and_width, read_all, read_fitting
+from cv_lab.data.masks import MaskData
+from cv_lab.data.pixels import Pixels, upright
+from cv_lab.data.problems import Problems, Unusable, listed
+from cv_lab.data.store import Facts, framed, identities
+from cv_lab.labels import IGNORE
+
+READER = 1  # version of the masks that this module paints: increase it with every change of them
+BACKGROUND = "background"
 
 
-class Coco(ImageData):
+class Coco(MaskData):
     """Folders of images, each with a json of COCO's format.
 
-    Images are scaled in proportion into one size, in which networks learn; what they find is judged at the image's own
-    size. Images without objects are kept. What cannot be used is dropped and counted.
+    Images are scaled in proportion into one size, in which networks learn; the objects that they detect are judged at
+    the image's own size. Images without objects are kept. What cannot be used is dropped and counted.
+
+    For semantic segmentation, masks are painted from the objects: larger ones first, so that what lies before them
+    stays visible. Crowds are unlabelled. What belongs to no category, or to one that is left out, is background.
 
     Args:
         train_folder: of the training images.
         train_json: their annotations.
         test_folder: of the test images.
-        test_json: their annotations, of the same categories.
+        test_json: their annotations. Categories are the same if their names are, whatever their ids.
         classes: the categories to take: names, one name, or a number n for the n with most training objects; None for
             all.
         train_images: take so many of the training images at most, drawn by the seed; None for all.
         test_images: likewise of the test images.
-        image_size: height and width in pixels.
-        strict: refuse what would be dropped.
-        options: see :class:`~cv_lab.data.base.ImageData`.
+        options: see :class:`~cv_lab.data.masks.MaskData`.
     """
 
-    mean = (0.485, 0.456, 0.406)  # of ImageNet's photographs; pretrained networks bring their own
-    std = (0.229, 0.224, 0.225)
-    targets = ("instances",)
+    targets = ("instances", "mask")
 
     def __init__(
         self,
@@ -50,17 +69,14 @@ class Coco(ImageData):
         classes: Sequence[str] | str | int | None = None,
         train_images: int | None = None,
         test_images: int | None = None,
-        image_size: Sequence[int] = (320, 320),
-        strict: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.image_size = height_and_width(image_size)
         self.folders = {"train": Path(train_folder), "test": Path(test_folder)}
         self.files = {"train": Path(train_json), "test": Path(test_json)}
         self.limits = {"train": train_images, "test": test_images}
-        self.wanted, self.strict = classes, strict
-        self.categories: list[Record] | None = None  # in the order of the classes
+        self.wanted = classes
+        self._read: dict[Split, tuple[CocoJson, Problems]] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """See :meth:`~cv_lab.data.base.ImageData.setup`.
@@ -69,112 +85,202 @@ class Coco(ImageData):
             ValueError: if no image of a split holds an object: there is nothing to learn from, or to judge by.
         """
         super().setup(stage)
+        self._read = {}  # it is large, and not needed any more
+        assert self.train is not None
         for name, images in (("train", self.train), ("validate", self.val), ("test", self.test)):
-            assert isinstance(images, InstanceImages)
-            if images.class_counts().counts.sum() == 0:
+            if isinstance(images, InstanceImages) and images.class_counts().counts.sum() == 0:
                 raise ValueError(
-                    f"none of the {len(images)} images to {name} on holds an object of {', '.join(self.classes)}: take "
-                    "more images (data.train_images, data.test_images), or other categories (data.classes)"
+                    _nothing(f"none of the {len(images)} images to {name} on", self.classes, self.problems)
                 )
 
-    def load(self, split: Split) -> InstanceImages:
+    def load(self, split: Split) -> InMemoryImages:
         """Decode one split.
 
         Raises:
             FileNotFoundError: if the json is missing.
             ValueError: if it is of another format, or nothing in it can be used.
         """
-        problems = Problems(self.files[split])
-        coco = read_coco(self.files[split], problems)
-        if self.categories is None:
-            every = [annotation for some in coco.annotations.values() for annotation in some]
-            self.categories = choose_categories(coco.categories, every, self.wanted)
-        numbers = self._numbers(coco, split)
-        names = sorted(coco.images, key=by_id)
+        training, _ = self._json("train")
+        coco, problems = self._json(split)
+        classes = choose_categories(training, self.wanted)
+        known = [category["name"] for category in training.categories]
+        numbers = class_numbers(coco, classes, known, problems)
+        ids = sorted(coco.images, key=by_id)
         limit = self.limits[split]
-        if limit is not None and limit < len(names):
-            chosen = np.random.default_rng(self.seed).permutation(len(names))[:limit]
-            names = [names[i] for i in sorted(chosen)]
-        images, objects = self._decode([coco.images[name] for name in names], coco, numbers, split, problems)
-        problems.settle(self.strict)
-        if not objects:
-            raise ValueError(f"{self.files[split]}: none of its {len(names)} images can be used")
-        classes = tuple(category["name"] for category in self.categories)
-        return InstanceImages(torch.from_numpy(images).permute(0, 3, 1, 2), objects, classes)
+        if limit is not None and limit < len(ids):
+            chosen = np.random.default_rng(self.seed).permutation(len(ids))[:limit]
+            ids = [ids[i] for i in sorted(chosen)]
+        find = ImageFinder(self.folders[split])
+        files = [find(coco.images[id]["file_name"]) for id in ids]
+        some = [
+            (coco.images[id], [a for a in coco.annotations.get(id, ()) if a["category_id"] in numbers]) for id in ids
+        ]
+        if self.target == "mask":
+            painted = _PaintedMasks(some, numbers, self.files[split], classes, problems)
+            return self.decode(files, painted, (BACKGROUND, *classes), problems)
+        return self._instances(files, some, numbers, classes, problems)
 
-    def _numbers(self, coco: CocoJson, split: Split) -> dict[Any, int]:
-        """The class of each category by its id; categories are the same if their names are."""
-        assert self.categories is not None
-        by_name = {category["name"]: number for number, category in enumerate(self.categories)}
-        found = {
-            category["id"]: by_name[category["name"]] for category in coco.categories if category["name"] in by_name
-        }
-        if missing := by_name.keys() - {category["name"] for category in coco.categories}:
-            raise ValueError(
-                f"{self.files[split]} has no categories {', '.join(sorted(missing))}, which {self.files['train']} has"
-            )
-        return found
+    def _json(self, split: Split) -> tuple[CocoJson, Problems]:
+        if split not in self._read:
+            problems = Problems(self.files[split])
+            self._read[split] = read_coco(self.files[split], problems), problems
+        return self._read[split]
 
-    def _decode(
-        self, records: Sequence[Record], coco: CocoJson, numbers: dict[Any, int], split: Split, problems: Problems
-    ) -> tuple[Pixels, list[Instances]]:
-        """The images that can be used, uint8 (N, H, W, 3), and their objects."""
-        pixels = frames(len(records), self.image_size, self.mean)
-
-        def read(number: int) -> Instances | tuple[str, str]:
-            record = records[number]
-            path = self.folders[split] / record["file_name"]
+    def _instances(
+        self,
+        files: Sequence[Path],
+        some: Sequence[tuple[Record, Sequence[Record]]],
+        numbers: dict[Any, int],
+        classes: tuple[str, ...],
+        problems: Problems,
+    ) -> InstanceImages:
+        stored = framed(files, self.image_size, self.mean, self.cache_dir)
+        kept, objects = [], []
+        for number in stored.usable(problems):
+            image, annotations = some[number]
             try:
-                image, (width, height) = read_fitting(path, self.image_size)
-            except FileNotFoundError:
-                return "missing image files", str(path)
-            except ValueError as error:
-                return "damaged image files", str(error)
-            if (height, width) != (record["height"], record["width"]):
-                return "images of another size than the json says", f"{path}: {width} x {height}"
-            pixels[number, : image.shape[0], : image.shape[1]] = image
-            some = [a for a in coco.annotations.get(record["id"], ()) if a["category_id"] in numbers]
-            return _instances(record, some, numbers, image.shape[:2], self.image_size)
-
-        told = read_all(read, len(records))
-        for answer in told:
-            if isinstance(answer, tuple):
-                problems.add(*answer)
-        kept = [number for number, answer in enumerate(told) if isinstance(answer, Instances)]
-        whole = pixels if len(kept) == len(told) else pixels[kept]
-        return whole, [answer for answer in told if isinstance(answer, Instances)]
+                objects.append(_objects(image, annotations, numbers, stored.facts[number], self.image_size, problems))
+                kept.append(number)
+            except Unusable as error:
+                problems.drop(error.kind, error.example)
+        self.settle(problems)
+        if not kept:
+            reasons = [f"{kind}: {listed(examples, count=2)}" for kind, examples in problems.dropped.items()]
+            raise ValueError(f"{problems.source}: none of its {len(files)} images can be used: {'; '.join(reasons)}")
+        pixels = MappedRows(stored.pixels.permute(0, 3, 1, 2), torch.tensor(kept))
+        return InstanceImages(pixels, objects, classes)
 
 
-def _instances(
-    record: Record, annotations: Sequence[Record], numbers: dict[Any, int], shown: Sequence[int], size: tuple[int, int]
+class _PaintedMasks:
+    """Masks painted from objects, see :class:`~cv_lab.data.masks.Masks`.
+
+    Args:
+        images: records, with their annotations of categories that are painted.
+        numbers: class of each category by its id.
+        source: the json.
+        classes: that are painted.
+        problems: of the json, for a message.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[tuple[Record, Sequence[Record]]],
+        numbers: dict[Any, int],
+        source: Path,
+        classes: Sequence[str],
+        problems: Problems,
+    ) -> None:
+        self.images, self.numbers, self.problems = images, numbers, problems
+        self.key: dict[str, Any] = {"painted": identities([source]), "classes": list(classes), "painter": READER}
+
+    def read(self, number: int, image: Facts) -> tuple[Pixels, Facts]:
+        record, annotations = self.images[number]
+        height, width, turned = _frame(record, image)
+        mask = np.zeros((height, width), np.uint8)
+        dropped: list[tuple[str, str]] = []
+        shapes = []
+        for annotation in annotations:
+            try:
+                _, drawn = mask_of(annotation, height, width, lambda *problem: dropped.append(problem))
+                shapes.append((area_of(annotation, drawn), annotation, drawn))
+            except Unusable as error:
+                dropped.append((error.kind, error.example))
+        for _, annotation, drawn in sorted(shapes, key=lambda shape: -shape[0]):
+            label = IGNORE if is_crowd(annotation) else self.numbers[annotation["category_id"]] + 1
+            mask[rle.decode(drawn).astype(bool)] = label
+        facts = {"dropped": dropped, "objects": bool(np.isin(mask, (0, IGNORE), invert=True).any())}
+        return np.asarray(upright(Image.fromarray(mask), turned)), facts
+
+    def check(self, facts: Sequence[Facts], classes: Sequence[str]) -> None:
+        """See :class:`~cv_lab.data.masks.Masks`.
+
+        Raises:
+            ValueError: if no mask holds an object.
+        """
+        if not any(told["objects"] for told in facts):
+            start = f"{self.problems.source}: none of its {len(facts)} images"
+            raise ValueError(_nothing(start, classes[1:], self.problems.as_plain()))
+
+
+def _nothing(start: str, classes: Sequence[str], problems: Sequence[dict[str, Any]]) -> str:
+    dropped = [f"{problem['count']} {problem['kind']}" for problem in problems if problem["what"] == "dropped"]
+    return (
+        f"{start} holds an object of {listed(classes, count=10)}{f' (dropped: {listed(dropped)})' if dropped else ''}. "
+        "Crowds (iscrowd: 1) and boxes without a mask do not count: take more images (data.train_images, "
+        "data.test_images), other categories (data.classes), or export masks"
+    )
+
+
+def _frame(record: Record, image: Facts) -> tuple[int, int, int]:
+    """Height and width of what an image's annotations are drawn on, and the orientation to be turned upright from.
+
+    Raises:
+        Unusable: if the json gives another size than the file has.
+    """
+    width, height = image["own"]
+    if record["size"] in (None, (height, width)):
+        return height, width, 1
+    if record["size"] == tuple(image["stored"][::-1]):  # drawn on the pixels as they are stored, before EXIF turns them
+        return *record["size"], image["orientation"]
+    raise Unusable(
+        "images of another size than the json says",
+        f"{image['name']}: {width} x {height}, the json says {record['size'][1]} x {record['size'][0]}",
+    )
+
+
+def _objects(
+    record: Record,
+    annotations: Sequence[Record],
+    numbers: dict[Any, int],
+    image: Facts,
+    size: tuple[int, int],
+    problems: Problems,
 ) -> Instances:
-    """The objects of an image, of which `shown`, height and width, of `size` in memory are filled."""
-    height, width = record["height"], record["width"]
-    scale = (shown[1] / width, shown[0] / height)
-    truth = [run_lengths(annotation["segmentation"], height, width) for annotation in annotations]
-    masks = [_scaled(a["segmentation"], mask, scale, shown, size) for a, mask in zip(annotations, truth, strict=True)]
-    # One by one, since pycocotools fails at more than 255 masks.
-    areas = [float(a.get("area", rle.area(mask))) for a, mask in zip(annotations, truth, strict=True)]
+    """The objects of an image, which fills the part "shown" of `size` in memory."""
+    height, width, turned = _frame(record, image)
+    own, shown = (image["own"][1], image["own"][0]), image["shown"]
+    scale = (shown[1] / own[1], shown[0] / own[0])
+    kept, boxes, areas, truth, masks = [], [], [], [], []
+    for annotation in annotations:
+        try:
+            polygons, drawn = mask_of(annotation, height, width, problems.drop)
+        except Unusable as error:
+            problems.drop(error.kind, error.example)
+            continue
+        if turned > 1:
+            pixels = np.asarray(upright(Image.fromarray(rle.decode(drawn)), turned))
+            polygons, drawn = None, rle.encode(np.asfortranarray(pixels))
+        box, replaced = (rle.toBbox(drawn).tolist(), False) if turned > 1 else box_of(annotation, drawn)
+        if replaced:
+            problems.note("boxes do not fit their masks and are taken from these", f"{annotation['name']}")
+        kept.append(annotation)
+        boxes.append(box)
+        areas.append(area_of(annotation, drawn))
+        truth.append(drawn)
+        masks.append(_scaled(polygons, drawn, scale, shown, size))
     return Instances(
         record["id"],
-        (height, width),
+        own,
         scale,
-        np.array([numbers[a["category_id"]] for a in annotations], np.int64),
-        np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4),
+        np.array([numbers[a["category_id"]] for a in kept], np.int64),
+        np.array(boxes, np.float64).reshape(-1, 4),
         np.array(areas, np.float64),
-        np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool),
+        np.array([is_crowd(a) for a in kept], bool),
         truth,
         masks,
     )
 
 
 def _scaled(
-    segmentation: Any, mask: Record, scale: tuple[float, float], shown: Sequence[int], size: tuple[int, int]
-) -> Record:
+    polygons: Sequence[Polygon] | None,
+    mask: RunLengths,
+    scale: tuple[float, float],
+    shown: Sequence[int],
+    size: tuple[int, int],
+) -> RunLengths:
     """Run lengths of `size`: polygons are scaled before they become pixels, run lengths as pixels."""
-    if isinstance(segmentation, list):
-        polygons = [(np.reshape(polygon, (-1, 2)) * scale).flatten().tolist() for polygon in segmentation]
-        return run_lengths(polygons, *size)
+    if polygons is not None:
+        return run_lengths([(np.reshape(p, (-1, 2)) * scale).flatten().tolist() for p in polygons], *size)
     whole: NDArray[np.uint8] = np.zeros(size, np.uint8, order="F")
     pixels = Image.fromarray(rle.decode(mask))
     whole[: shown[0], : shown[1]] = np.asarray(pixels.resize((shown[1], shown[0]), Image.Resampling.NEAREST))

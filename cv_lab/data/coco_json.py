@@ -1,46 +1,27 @@
-"""Read a COCO-format json, and drop with a count, or refuse, what cannot be used of it."""
+"""Read COCO json tolerantly: drop, with a count, what cannot be used of it.
+
+Reading looks at ids, names and presence only. The masks of an annotation are looked at once the size of its image is
+known, by :func:`mask_of`, and only for images that are used.
+"""
 
 import json
-import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-log = logging.getLogger(__name__)
-SHOWN = 5  # examples of each problem in a message
+from cv_lab.data.problems import Problems, Unusable
 
 Record = dict[str, Any]
-
-
-class Problems:
-    """What cannot be used of a file, by kind, with examples."""
-
-    def __init__(self, source: Path) -> None:
-        self.source = source
-        self.found: dict[str, list[str]] = defaultdict(list)
-
-    def add(self, kind: str, example: str) -> None:
-        self.found[kind].append(example)
-
-    def settle(self, strict: bool) -> None:
-        """Tell what was dropped, if anything.
-
-        Raises:
-            ValueError: instead, where `strict`.
-        """
-        if not self.found:
-            return
-        told = "; ".join(
-            f"{len(examples)} {kind} ({', '.join(examples[:SHOWN])}{', ...' if len(examples) > SHOWN else ''})"
-            for kind, examples in self.found.items()
-        )
-        if strict:
-            raise ValueError(f"{self.source}: {told}. With data.strict=false they are dropped")
-        log.warning("%s: dropped %s", self.source, told)
+RunLengths = dict[str, Any]  # "size", height and width, and "counts", bytes, as pycocotools has them
+Polygon = list[float]  # x and y of each point in turn
+Drop = Callable[[str, str], None]  # takes the kind of a problem and an example
 
 
 @dataclass(frozen=True)
@@ -48,10 +29,10 @@ class CocoJson:
     """What can be used of a json.
 
     Attributes:
-        images: with "id", "file_name", "height" and "width", by id.
-        categories: with "id" and "name".
-        annotations: by the id of their image, of known categories and of some area. Their "segmentation" is a list of
-            polygons of at least three points, or run lengths of the image's size.
+        images: with "id", "file_name" and "size", height and width or None, by id.
+        categories: with "id" and "name"; several may have one name.
+        annotations: by the id of their image, of known categories; with "name" for messages, "category_id",
+            "segmentation", "bbox", "area" and "iscrowd".
     """
 
     images: dict[Any, Record]
@@ -60,82 +41,216 @@ class CocoJson:
 
 
 def read_coco(path: Path, problems: Problems) -> CocoJson:
-    """The content of `path`; what cannot be used is left out and added to `problems`.
+    """Return the content of `path`; what cannot be used is left out and added to `problems`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no json of that format, or has no images or categories.
+        ValueError: if it is not json of that format, or has no images or categories.
     """
     content = _load(path)
-    images = {image["id"]: image for image in _records(path, content, "images", ("id", "file_name", "height", "width"))}
-    categories = list(_records(path, content, "categories", ("id", "name")))
-    numbers = {category["id"] for category in categories}
+    images: dict[Any, Record] = {}
+    for image in _records(path, content, "images", ("id", "file_name"), problems):
+        if image["id"] in images:
+            problems.drop("images whose id another image has", f"{image['file_name']}: {image['id']}")
+        else:
+            size = _number(image.get("height")), _number(image.get("width"))
+            images[image["id"]] = {**image, "size": size if all(size) else None}
+    names = [image["file_name"] for image in images.values()]
+    if len(set(names)) < len(names):
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        problems.note("files are listed as several images", ", ".join(twice))
+    categories = [
+        {**category, "name": str(category["name"])}
+        for category in _records(path, content, "categories", ("id", "name"), problems)
+    ]
+    known = {category["id"] for category in categories}
     annotations: dict[Any, list[Record]] = defaultdict(list)
-    for annotation in _records(path, content, "annotations", ("image_id", "category_id", "segmentation")):
+    for annotation in _records(path, content, "annotations", ("image_id", "category_id"), problems):
         name = f"annotation {annotation.get('id', '?')}"
         if annotation["image_id"] not in images:
-            problems.add("annotations of unknown images", f"{name}: image {annotation['image_id']}")
-        elif annotation["category_id"] not in numbers:
-            problems.add("annotations of unknown categories", f"{name}: category {annotation['category_id']}")
+            problems.drop("annotations of unknown images", f"{name}: image {annotation['image_id']}")
+        elif annotation["category_id"] not in known:
+            problems.drop("annotations of unknown categories", f"{name}: category {annotation['category_id']}")
         else:
-            image = images[annotation["image_id"]]
-            usable = _usable(annotation, (image["height"], image["width"]), name, problems)
-            if usable is not None:
-                annotations[image["id"]].append(usable)
+            annotations[annotation["image_id"]].append({**annotation, "name": name})
     if not images or not categories:
         raise ValueError(f"{path} is empty: it lists {len(images)} images and {len(categories)} categories")
     return CocoJson(images, categories, annotations)
 
 
-def run_lengths(segmentation: Any, height: int, width: int) -> Record:
-    """Compressed run lengths of size (height, width) of what an annotation calls its segmentation."""
-    if isinstance(segmentation, list):
-        return rle.merge(rle.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return rle.frPyObjects(segmentation, height, width)
-    counts = segmentation["counts"]
-    return {"size": segmentation["size"], "counts": counts.encode() if isinstance(counts, str) else counts}
+def mask_of(annotation: Record, height: int, width: int, drop: Drop) -> tuple[list[Polygon] | None, RunLengths]:
+    """Return the polygons, None if it has run lengths, and the run lengths of an annotation.
+
+    Args:
+        annotation: of :func:`read_coco`.
+        height: of its image.
+        width: of its image.
+        drop: is told of polygons that are left out of the rest.
+
+    Raises:
+        Unusable: if nothing is left.
+    """
+    shape, name = annotation.get("segmentation"), annotation["name"]
+    if not shape:
+        raise Unusable("objects without a mask", name)
+    try:
+        if isinstance(shape, dict):
+            polygons, mask = None, _run_lengths(shape, height, width, name)
+        else:
+            polygons = list(_polygons(shape, height, width, name, drop))
+            if not polygons:
+                raise Unusable("", name)  # its polygons were counted one by one
+            mask = run_lengths(polygons, height, width)
+        if not rle.area(mask):
+            raise Unusable("objects that cover no pixel of their image", name)
+        return polygons, mask
+    except Unusable:
+        raise
+    except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
+        raise Unusable("masks that cannot be read", f"{name}: {error}") from error
 
 
-def _usable(annotation: Record, size: tuple[int, int], name: str, problems: Problems) -> Record | None:
-    """The annotation without what is wrong in it; None if nothing is left."""
-    shape = annotation["segmentation"]
-    if isinstance(shape, dict):
-        if list(shape.get("size", ())) != list(size):
-            problems.add("run-length masks of another size than their image", f"{name}: {shape.get('size')}")
-            return None
-    else:
-        short = [polygon for polygon in shape if len(polygon) < 6 or len(polygon) % 2]
-        shape = [polygon for polygon in shape if polygon not in short]
-        if short or not shape:
-            problems.add("polygons with fewer than 3 points", name)
-        if not shape:
-            return None
+def run_lengths(polygons: Sequence[Polygon], height: int, width: int) -> RunLengths:
+    """Compressed run lengths of all `polygons` together."""
+    return rle.merge(rle.frPyObjects(polygons, height, width))
+
+
+def box_of(annotation: Record, mask: RunLengths) -> tuple[list[float], bool]:
+    """Return the box of an annotation as x, y, width and height, and whether it is the mask's and not its own.
+
+    Published boxes are taken from polygons before rounding, so those within 4 pixels or a tenth of the mask's are kept.
+    """
+    drawn = rle.toBbox(mask).tolist()
     box = annotation.get("bbox")
     if box is None:
-        mask = run_lengths(shape, *size)
-        box = rle.toBbox(mask).tolist()
-    if len(box) != 4 or min(box[2:]) <= 0:
-        problems.add("boxes of no area", f"{name}: {box}")
-        return None
-    return {**annotation, "segmentation": shape, "bbox": box}
+        return drawn, False
+    try:
+        x, y, width, height = map(float, box)
+    except (TypeError, ValueError):
+        return drawn, True
+    sides = [(x, drawn[0], drawn[2]), (x + width, drawn[0] + drawn[2], drawn[2])]
+    sides += [(y, drawn[1], drawn[3]), (y + height, drawn[1] + drawn[3], drawn[3])]
+    if width > 0 and height > 0 and all(abs(own - seen) <= max(4, length / 10) for own, seen, length in sides):
+        return [x, y, width, height], False
+    return drawn, True
+
+
+def area_of(annotation: Record, mask: RunLengths) -> float:
+    """The area that an annotation gives, or that of its mask."""
+    area = _number(annotation.get("area"))
+    return float(rle.area(mask)) if area is None else area
+
+
+def is_crowd(annotation: Record) -> bool:
+    return bool(_number(annotation.get("iscrowd")) or 0)
+
+
+class ImageFinder:
+    """Finds the files that a json names, as annotation tools write them.
+
+    Args:
+        folder: of the images.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: dict[str, Path | None] | None = None  # of files, and without their endings; None if several have it
+
+    def __call__(self, file_name: Any) -> Path:
+        """The file of that name in the folder; else of its last part, whatever its case, or without its ending.
+
+        A name with ``\\`` for ``/``, or with ``%20`` for a space, is understood.
+        """
+        given = str(file_name)
+        for name in dict.fromkeys((given, given.replace("\\", "/"), unquote(given.replace("\\", "/")))):
+            if (self.folder / name).is_file():
+                return self.folder / name
+        last = unquote(given.replace("\\", "/")).rpartition("/")[2].lower()
+        return self._index().get(last) or self.folder / given
+
+    def _index(self) -> dict[str, Path | None]:
+        if self.names is None:
+            self.names = {}
+            for path in sorted(self.folder.rglob("*")) if self.folder.is_dir() else ():
+                for name in (path.name.lower(), path.stem.lower()):
+                    self.names[name] = None if name in self.names and self.names[name] != path else path
+        return self.names
+
+
+def _polygons(shape: Any, height: int, width: int, name: str, drop: Drop) -> Iterator[Polygon]:
+    """Polygons of at least three points, also from a flat list of numbers or from pairs of them."""
+    if isinstance(shape[0], int | float | str):
+        shape = [shape]
+    elif all(isinstance(point, list) and len(point) == 2 for point in shape):
+        shape = [[number for point in shape for number in point]]
+    for polygon in shape:
+        if polygon and isinstance(polygon[0], list):
+            polygon = [number for point in polygon for number in point]
+        if len(polygon) < 6 or len(polygon) % 2:
+            drop("polygons with fewer than 3 points", name)
+            continue
+        points: NDArray[np.float64] = np.array(polygon, np.float64).reshape(-1, 2)
+        # One that is not finite, or huge, would take all memory.
+        if not (np.abs(points - (width / 2, height / 2)) <= (1.5 * width, 1.5 * height)).all():
+            drop("polygons with coordinates far outside of their image", name)
+            continue
+        yield points.flatten().tolist()
+
+
+def _run_lengths(shape: Record, height: int, width: int, name: str) -> RunLengths:
+    if list(shape["size"]) != [height, width]:
+        raise Unusable("run-length masks of another size than their image", f"{name}: {shape['size']}")
+    counts = shape["counts"]
+    if isinstance(counts, list):
+        counts = [int(count) for count in counts]
+        if min(counts) < 0 or sum(counts) != height * width:
+            raise ValueError(f"its run lengths make up {sum(counts)} pixels instead of {height * width}")
+        return rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    mask = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+    rle.decode(mask)  # raises a ValueError where the runs do not fit
+    return mask
 
 
 def _load(path: Path) -> Record:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: annotations are a json of COCO's format, see data.train_json")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON and of UTF-8
-        raise ValueError(f"{path} is no whole json: {error}") from error
-    missing = [key for key in ("images", "annotations", "categories") if key not in content]
-    if not isinstance(content, dict) or missing:
-        raise ValueError(f"{path} is not of COCO's format: it has no {', no '.join(missing) or 'keys'}")
+        content = json.loads(path.read_bytes())  # in any of Unicode's encodings, with its mark or without
+    except ValueError as error:  # of JSON and of encodings
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not of COCO's format: it holds no keys, but {type(content).__name__}")
+    if missing := [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]:
+        raise ValueError(f"{path} is not of COCO's format: it has no {', no '.join(missing)}")
     return content
 
 
-def _records(path: Path, content: Record, kind: str, needed: Sequence[str]) -> Iterator[Record]:
+def _records(path: Path, content: Record, kind: str, needed: Sequence[str], problems: Problems) -> Iterator[Record]:
+    """Records that have what is `needed`, with ids that are numbers where they can be."""
+    lacking = 0
     for number, record in enumerate(content[kind]):
-        if missing := [key for key in needed if key not in record]:
-            raise ValueError(f"{path} is not of COCO's format: {kind}[{number}] has no {', no '.join(missing)}")
-        yield record
+        missing = [key for key in needed if record.get(key) is None] if isinstance(record, dict) else ["keys"]
+        if missing:
+            lacking += 1
+            problems.drop(f"records of {kind} without {', '.join(missing)}", f"{kind}[{number}]")
+            continue
+        yield {**record, **{key: _id(record[key]) for key in needed if key.endswith("id")}}
+    if lacking and lacking == len(content[kind]):
+        raise ValueError(f"{path} is not of COCO's format: {kind}[0] has no {', no '.join(missing)}")
+
+
+def _id(value: Any) -> Any:
+    """An id as a number, if it is one: tools write 1, 1.0 and "1" for the same."""
+    number = _number(value)
+    return int(number) if number is not None and number == int(number) else str(value)
+
+
+def _number(value: Any) -> Any:
+    """A finite number, or None."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if not np.isfinite(number):
+        return None
+    return int(number) if number == int(number) else number

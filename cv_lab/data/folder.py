@@ -1,64 +1,89 @@
-"""Bring your own images: a folder of folders, one a class."""
+"""Bring your own images: a folder of folders, one for each class."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
-from cv_lab.data.base import ImageData, Split
+from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.photos import decoded, decoded_size
+from cv_lab.data.layout import image_files, split_folders, subfolders
+from cv_lab.data.photos import PhotoData, decoded_size
+from cv_lab.data.problems import Problems
 
 
-class ImageFolder(ImageData):
-    """Images under ``root/train/CLASS/`` and ``root/test/CLASS/``, decoded once.
+class ImageFolder(PhotoData):
+    """Images under ``root/train/CLASS/``, ``root/val/CLASS/`` and ``root/test/CLASS/``, decoded once.
+
+    ``root/CLASS/`` serves as well. Validation and test sets that are missing are held out from the training set. The
+    classes are the folders of the training set, in natural order.
 
     Args:
-        root: folder with ``train`` and ``test``.
+        root: folder of the splits (``training``, ``valid``, ``validation`` and ``testing`` will do, in any case), or of
+            the classes.
         image_size: side in pixels; the largest central square of an image is scaled to it. None takes the size of
             the network, or 64 for one that takes any.
-        cache_dir: where decoded images are kept; None decodes them in each trial.
-        options: see :class:`~cv_lab.data.base.ImageData`.
+        options: see :class:`~cv_lab.data.photos.PhotoData`.
     """
 
-    mean = (0.485, 0.456, 0.406)  # of ImageNet's photographs, for want of better knowledge
-    std = (0.229, 0.224, 0.225)
-
-    def __init__(self, root: str, image_size: int | None = None, cache_dir: str | None = None, **options: Any) -> None:
+    def __init__(self, root: str, image_size: int | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.root, self.cache_dir = Path(root), cache_dir
+        self.root = Path(root).expanduser()
         self.image_size = decoded_size(image_size, self.preprocessing, default=64)
+
+    def splits(self) -> tuple[Split, ...]:
+        return tuple(split for split, folder in self._folders().items() if split == "train" or subfolders(folder))
 
     def load(self, split: Split) -> InMemoryImages:
         """Decode one split.
 
         Raises:
             FileNotFoundError: if the split's folder is missing, or holds no images.
-            ValueError: if an image cannot be decoded, or the test set has a class that the training set lacks.
+            ValueError: if a class of the training set has no image that can be used, the training set has fewer than
+                two classes, or another split has a class that the training set lacks.
         """
-        classes = _subfolders(self.root / "train")
-        folder = self.root / split
-        if unknown := set(_subfolders(folder)) - set(classes):
-            raise ValueError(f"{folder} has classes that {self.root / 'train'} lacks: {', '.join(sorted(unknown))}")
+        folder, trained = self._folders()[split], self._folders()["train"]
+        classes = [path.name for path in subfolders(trained)]
+        if len(classes) == 1:
+            raise ValueError(
+                f"{trained} holds the folder of one class, {classes[0]}: give data.root the folder above "
+                "the folders of at least two classes, or of train and test"
+            )
+        if unknown := {path.name for path in subfolders(folder)} - set(classes):
+            raise ValueError(f"{folder} has classes that {trained} lacks: {', '.join(sorted(unknown))}")
+        problems = Problems(folder)
         files = [
             (path, label)
             for label, name in enumerate(classes)
-            for path in sorted((folder / name).rglob("*"))
-            if path.suffix.lower() in IMG_EXTENSIONS
+            for path in (image_files(folder / name, problems) if (folder / name).is_dir() else ())
         ]
+        for path in self._beside(folder):
+            problems.drop("files that are in no folder of a class", str(path))
         if not files:
-            raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}) in folders of classes")
-        labels = torch.tensor([label for _, label in files])
-        if split == "train" and (empty := [name for k, name in enumerate(classes) if k not in labels]):
-            raise ValueError(
-                f"{folder} has classes without images: {', '.join(empty)}; give them some, or remove their folders"
-            )
-        pixels = decoded([path for path, _ in files], self.image_size, self.cache_dir)
-        return InMemoryImages(pixels, labels, tuple(classes))
+            problems.settle(strict=False)
+            raise FileNotFoundError(f"{folder} holds no images in folders of classes")
+        if split == "train":
+            _refuse_empty([label for _, label in files], classes, folder, "give them some, or remove their folders")
+        found = self.decode_squares(
+            [path for path, _ in files], [label for _, label in files], classes, self.image_size, problems
+        )
+        if split == "train":
+            _refuse_empty(found.labels.tolist(), classes, folder, "none of their files can be used")
+        return found
+
+    def _folders(self) -> dict[Split, Path]:
+        found = split_folders(self.root)
+        if "train" not in found:
+            if found or not self.root.is_dir() or not subfolders(self.root):
+                raise FileNotFoundError(
+                    f"there is no folder {self.root / 'train'}: data=folder reads data.root/train/CLASS and, where "
+                    "they exist, data.root/val/CLASS and data.root/test/CLASS; or data.root/CLASS alone"
+                )
+            return {"train": self.root}
+        return found
+
+    def _beside(self, folder: Path) -> list[Path]:
+        return image_files(folder, Problems(folder), deep=False)
 
 
-def _subfolders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}: data=folder reads data.root/train and data.root/test")
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+def _refuse_empty(labels: list[int], classes: list[str], folder: Path, remedy: str) -> None:
+    if empty := [name for number, name in enumerate(classes) if number not in set(labels)]:
+        raise ValueError(f"{folder} has classes without images: {', '.join(empty)}; {remedy}")

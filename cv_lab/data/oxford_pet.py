@@ -4,12 +4,12 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torchvision import datasets
 
-from cv_lab.data.base import ImageData, Split
+from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.photos import decoded, decoded_size
+from cv_lab.data.photos import PhotoData, decoded_size
+from cv_lab.data.problems import Problems
 
 log = logging.getLogger(__name__)
 SPECIES = ("cat", "dog")
@@ -23,7 +23,7 @@ class _Line(NamedTuple):
     species: int  # 1 is a cat, 2 a dog
 
 
-class OxfordPet(ImageData):
+class OxfordPet(PhotoData):
     """About 200 photographs of each breed, in torchvision's layout.
 
     Args:
@@ -34,8 +34,7 @@ class OxfordPet(ImageData):
         test_list: name of the list to test on.
         image_size: side in pixels; the largest central square of a photograph is scaled to it. None takes the size of
             the network, or 224 for one that takes any.
-        cache_dir: where decoded photographs are kept; None decodes them in each trial.
-        options: see :class:`~cv_lab.data.base.ImageData`.
+        options: see :class:`~cv_lab.data.photos.PhotoData`.
 
     Raises:
         ValueError: if `labels` is not known.
@@ -52,7 +51,6 @@ class OxfordPet(ImageData):
         train_list: str = "trainval",
         test_list: str = "test",
         image_size: int | None = None,
-        cache_dir: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -60,7 +58,7 @@ class OxfordPet(ImageData):
             raise ValueError(f"data.labels={labels} is not known: give breed or species")
         self.root, self.download, self.label_kind = root, download, labels
         self.lists = {"train": train_list, "test": test_list}
-        self.image_size, self.cache_dir = decoded_size(image_size, self.preprocessing, default=224), cache_dir
+        self.image_size = decoded_size(image_size, self.preprocessing, default=224)
         self.folder = Path(root) / "oxford-iiit-pet"
 
     def prepare_data(self) -> None:
@@ -104,9 +102,9 @@ class OxfordPet(ImageData):
                 f"{len(missing)} images of the list {self.lists[split]} are not in {self.folder / 'images'}, "
                 f"{missing[0]} for one: delete {self.folder} to download it anew"
             )
-        pixels = decoded(files, self.image_size, self.cache_dir)
-        labels = torch.tensor([ids.index(kind) for kind in kinds])
-        return InMemoryImages(pixels, labels, tuple(names[kind] for kind in ids))
+        labels = [ids.index(kind) for kind in kinds]
+        problems = Problems(f"{self.folder}, {self.lists[split]}")
+        return self.decode_squares(files, labels, [names[kind] for kind in ids], self.image_size, problems)
 
     def names(self, split: Split) -> list[str]:
         """The images of one list, as files are called without their endings."""

@@ -1,22 +1,19 @@
 """The trimaps of Oxford-IIIT Pet (Parkhi et al., 2012): where in a photograph the pet is."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.masks import MaskData, Pair, Pixels, mask_file
+from cv_lab.data.mask_files import UNLABELLED, MaskFiles
+from cv_lab.data.masks import MaskData
 from cv_lab.data.oxford_pet import OxfordPet
-from cv_lab.labels import IGNORE
+from cv_lab.data.problems import Problems
 
 log = logging.getLogger(__name__)
 CLASSES = ("background", "pet")
-LABELS = np.full(256, IGNORE - 1, np.uint8)  # of a trimap's values; others than these three are refused as no class
-LABELS[[1, 2, 3]] = (1, 0, IGNORE)  # pet, background, and the border, which is left open
+VALUES = {1: "pet", 2: "background", 3: UNLABELLED}  # of a trimap; 3 is the border
 
 
 class OxfordPetTrimaps(MaskData):
@@ -56,7 +53,7 @@ class OxfordPetTrimaps(MaskData):
         names = self.photographs.names(split)
         masks = [self.folder / "annotations" / "trimaps" / f"{name}.png" for name in names]
         pairs = [
-            Pair(self.folder / "images" / f"{name}.jpg", _trimap(path))
+            (self.folder / "images" / f"{name}.jpg", path)
             for name, path in zip(names, masks, strict=True)
             if path.is_file()
         ]
@@ -66,13 +63,6 @@ class OxfordPetTrimaps(MaskData):
             lacking = next(path for path in masks if not path.is_file())
             counts = len(names) - len(pairs), len(names)
             log.warning("%s of %s images have no trimap and are left out, %s for one", *counts, lacking)
-        return self.decode(pairs, CLASSES)
-
-
-def _trimap(path: Path) -> Callable[[tuple[int, int]], Pixels]:
-    read = mask_file(path)
-
-    def classes(size: tuple[int, int]) -> Pixels:
-        return LABELS[read(size)]
-
-    return classes
+        images, files = zip(*pairs, strict=True)
+        problems = Problems(f"{self.folder}, {split}")
+        return self.decode(images, MaskFiles(files, CLASSES, VALUES), CLASSES, problems)

@@ -1,31 +1,71 @@
-"""Photographs, decoded once into a memory-mapped file of uint8 pixels."""
+"""What data sets of photograph files share: the store of decoded pixels, and one rule for files that cannot be used."""
 
-import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from importlib.metadata import version
-from itertools import chain, pairwise
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
-from rich import get_console
-from rich.progress import track
-from torch import Tensor
 
-from cv_lab.data.in_memory import MappedRows
-from cv_lab.data.mapped import find_or_compute
+from cv_lab.data.base import ImageData
+from cv_lab.data.in_memory import InMemoryImages, MappedRows
 from cv_lab.data.preprocess import Preprocessing
+from cv_lab.data.problems import Problems, listed
+from cv_lab.data.store import squares
 
 log = logging.getLogger(__name__)
-AT_ONCE = 128  # files decoded before they are written
+
+
+class PhotoData(ImageData):
+    """Images in files.
+
+    A file that cannot be used is dropped, counted and listed with examples; a set or a class of which nothing is left
+    is refused.
+
+    Args:
+        cache_dir: where decoded pixels are kept; None decodes them in each trial.
+        strict: refuse what would be dropped.
+        options: see :class:`~cv_lab.data.base.ImageData`.
+    """
+
+    mean = (0.485, 0.456, 0.406)  # of ImageNet's photographs; pretrained networks bring their own
+    std = (0.229, 0.224, 0.225)
+
+    def __init__(self, cache_dir: str | None = None, strict: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.cache_dir, self.strict = cache_dir, strict
+
+    def settle(self, problems: Problems) -> None:
+        """Log `problems` and keep them for the trial's record.
+
+        Raises:
+            ValueError: if something was dropped and the data set is strict.
+        """
+        problems.settle(self.strict)
+        self.problems += problems.as_plain()
+
+    def decode_squares(
+        self, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], size: int, problems: Problems
+    ) -> InMemoryImages:
+        """Return the largest central squares of `files` at `size` pixels.
+
+        Raises:
+            ValueError: if no file can be used.
+        """
+        stored = squares(files, size, self.cache_dir)
+        kept = stored.usable(problems)
+        self.settle(problems)
+        if not kept:
+            raise ValueError(
+                f"{problems.source}: none of the {len(files)} images can be used: "
+                f"{listed([example for some in problems.dropped.values() for example in some], '; ')}"
+            )
+        pixels = MappedRows(stored.pixels.permute(0, 3, 1, 2), torch.tensor(kept))
+        return InMemoryImages(pixels, torch.tensor([labels[number] for number in kept]), tuple(classes))
 
 
 def decoded_size(image_size: int | None, preprocessing: Preprocessing, default: int) -> int:
-    """Side in pixels at which photographs are decoded.
+    """Return the side in pixels at which photographs are decoded.
 
     Args:
         image_size: what the user asks for; None takes the size of the network.
@@ -33,12 +73,15 @@ def decoded_size(image_size: int | None, preprocessing: Preprocessing, default: 
         default: for a network that takes any size.
 
     Raises:
-        ValueError: if `image_size` is not positive.
+        ValueError: if `image_size` is not a positive whole number.
     """
     if image_size is None:
         return preprocessing.size or default
-    if image_size < 1:
-        raise ValueError(f"data.image_size={image_size} must be at least 1 pixel, or null for the size of the network")
+    if not isinstance(image_size, int) or image_size < 1:
+        raise ValueError(
+            f"data.image_size={image_size} must be at least 1 pixel, or null for the size of the network: photographs "
+            "are cut to squares, so it is one number"
+        )
     if preprocessing.size is not None and image_size < preprocessing.size:
         log.warning(
             "photographs are decoded at data.image_size=%s pixels and scaled up to the network's %s, which costs "
@@ -47,66 +90,3 @@ def decoded_size(image_size: int | None, preprocessing: Preprocessing, default: 
             preprocessing.size,
         )
     return image_size
-
-
-def decoded(files: Sequence[Path], size: int, cache_dir: str | Path | None) -> MappedRows:
-    """All `files` as uint8 (N, 3, size, size), decoded in threads on first use and mapped from disk ever after.
-
-    Files that changed, by their size or time, are decoded anew.
-
-    Args:
-        files: image files.
-        size: side in pixels.
-        cache_dir: where the pixels are kept, under ``photos``; None decodes into memory.
-
-    Raises:
-        ValueError: if a file is no image, or a damaged one.
-    """
-
-    def rows() -> Iterator[Tensor]:
-        console = get_console()
-        log.info("decoding %s photographs", f"{len(files):,}")
-        chunks = [files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE)]
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            begun = (pool.map(partial(decode, size=size), chunk) for chunk in chunks)
-            pairs = pairwise(chain(begun, [iter(())]))  # the next chunk begins before one is awaited and written
-            quiet = not console.is_terminal
-            for chunk, _ in track(pairs, "decoding", len(chunks), console=console, transient=True, disable=quiet):
-                yield torch.from_numpy(np.stack(list(chunk)))
-
-    shape = (len(files), size, size, 3)  # channels last, as networks want them
-    if cache_dir is None:
-        pixels = torch.cat(list(rows()))
-    else:
-        key = {"files": _digest(files), "size": size, "versions": {"pillow": version("pillow")}}
-        name = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:24]
-        path = Path(cache_dir) / "photos" / f"{name}.safetensors"
-        pixels = find_or_compute(path, key, shape, torch.uint8, rows, dict).tensor
-    return MappedRows(pixels.permute(0, 3, 1, 2), torch.arange(len(files)))
-
-
-def decode(path: Path, size: int) -> np.ndarray:
-    """An image file as uint8 (size, size, 3): its largest central square, scaled.
-
-    Raises:
-        ValueError: if the file is no image, or a damaged one.
-    """
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (size, size))  # a JPEG is decoded at half its size or less if that suffices
-            whole = image if image.mode == "RGB" else image.convert("RGB")
-            side = min(whole.size)
-            left, top = (whole.width - side) / 2, (whole.height - side) / 2
-            box = (left, top, left + side, top + side)
-            return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=box))
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
-
-
-def _digest(files: Sequence[Path]) -> str:
-    """A hash of names, sizes and times, which is as good as one of contents and needs no reading."""
-    digest = hashlib.sha256()
-    for path in files:
-        stat = path.stat()
-        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

@@ -6,6 +6,9 @@ import numpy as np
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split indices in two so that the second part holds `fraction` of every class.
 
+    Every class of at least two samples is in both parts, even if `fraction` of them is less than half a sample; a class
+    of one is in the first.
+
     Args:
         labels: int (N,).
         fraction: between 0 and 1, exclusive.
@@ -23,6 +26,17 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
     if not 0 < amount < len(labels):
         raise ValueError(f"val_fraction={fraction} of {len(labels)} images leaves no image on one side of the split")
     second = balanced_subset(labels, amount, seed)
+    random = np.random.default_rng(seed)
+    for name in np.unique(labels):
+        members = np.flatnonzero(labels == name)
+        taken = np.intersect1d(members, second)
+        if len(members) > 1 and len(taken) == 0:
+            second = np.append(second, random.choice(members))
+        elif len(taken) == len(members):
+            second = np.setdiff1d(second, random.choice(members))
+    if len(second) == 0:
+        raise ValueError(f"val_fraction={fraction}: every class has one image, so that none can be held out")
+    second = np.sort(second)
     return np.setdiff1d(np.arange(len(labels)), second), second
 
 

@@ -9,7 +9,9 @@ from torchvision.datasets import VOCSegmentation
 
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.masks import MaskData, Pair, class_names, mask_file
+from cv_lab.data.mask_files import MaskFiles
+from cv_lab.data.masks import MaskData, class_names
+from cv_lab.data.problems import Problems
 
 log = logging.getLogger(__name__)
 
@@ -68,5 +70,6 @@ class Voc(MaskData):
         if not path.is_file():
             raise FileNotFoundError(f"there is no list of images {path}")
         images, masks = self.folder / "JPEGImages", self.folder / "SegmentationClass"
-        pairs = [Pair(images / f"{name}.jpg", mask_file(masks / f"{name}.png")) for name in path.read_text().split()]
-        return self.decode(pairs, self.class_names)
+        names = path.read_text().split()
+        files = MaskFiles([masks / f"{name}.png" for name in names], self.class_names)
+        return self.decode([images / f"{name}.jpg" for name in names], files, self.class_names, Problems(path))

@@ -19,9 +19,9 @@ from torchmetrics import Metric
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData
-from cv_lab.data.masks import frames, read_fitting
-from cv_lab.data.photos import decode
+from cv_lab.data.pixels import decode, read_fitting
 from cv_lab.data.preprocess import Preprocessing
+from cv_lab.data.store import frames
 from cv_lab.models.meta import flops
 from cv_lab.models.weights import fit_state_dict
 from cv_lab.training.optimizers import OptimizerFactory, ParameterGroups

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from cv_lab.data.masks import frames, read_fitting
-from cv_lab.data.photos import decode
+from cv_lab.data.pixels import decode, read_fitting
+from cv_lab.data.store import frames
 from cv_lab.tasks.base import Task
 from cv_lab.training.average_precision import at_own_size
 from cv_lab.trial.build import load_task

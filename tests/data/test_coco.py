@@ -126,7 +126,15 @@ DROPPED: list[tuple[dict[str, Any], str]] = [
     ({"image_id": 99}, "1 annotations of unknown images (annotation 5: image 99)"),
     ({"category_id": 99}, "1 annotations of unknown categories (annotation 5: category 99)"),
     ({"segmentation": [[1, 1, 2, 2]]}, "1 polygons with fewer than 3 points (annotation 5)"),
-    ({"bbox": [10, 20, 0, 20]}, "1 boxes of no area (annotation 5: [10, 20, 0, 20])"),
+    ({"segmentation": None}, "1 objects without a mask (annotation 5)"),
+    ({"segmentation": []}, "1 objects without a mask (annotation 5)"),
+    ({"segmentation": [[float("nan")] * 8]}, "1 polygons with coordinates far outside of their image (annotation 5)"),
+    ({"segmentation": [[1e10] * 8]}, "1 polygons with coordinates far outside of their image (annotation 5)"),
+    ({"segmentation": [[90, 70, 95, 70, 95, 75]]}, "1 objects that cover no pixel of their image (annotation 5)"),
+    ({"segmentation": [["a"] * 6]}, "1 masks that cannot be read (annotation 5: could not convert"),
+    ({"segmentation": {"size": [60, 80], "counts": [5, 5]}}, "1 masks that cannot be read (annotation 5: its run"),
+    ({"segmentation": {"size": [60, 80], "counts": "b'x'"}}, "1 masks that cannot be read (annotation 5: "),
+    ({"segmentation": {"size": [60, 80]}}, "1 masks that cannot be read (annotation 5: "),
     ({"segmentation": WRONG_RLE}, "1 run-length masks of another size than their image (annotation 5: [10, 10])"),
 ]
 
@@ -166,7 +174,8 @@ def test_bad_images_are_dropped_with_a_count_or_refused(tmp_path: Path, caplog: 
         ({"annotations": None}, "no annotations"),
         ({"images": []}, "is empty"),
         ({"categories": []}, "is empty"),
-        ({"images": [{"id": 1, "file_name": "1.png"}]}, r"images\[0\] has no height, no width"),
+        ({"images": [{"id": 1}]}, r"images\[0\] has no file_name"),
+        ({"images": 3}, "no images"),
     ],
 )
 def test_other_formats_are_refused(tmp_path: Path, content: dict[str, Any], told: str) -> None:
@@ -178,7 +187,7 @@ def test_other_formats_are_refused(tmp_path: Path, content: dict[str, Any], told
 def test_a_missing_or_broken_json_is_told(tmp_path: Path) -> None:
     data = write(tmp_path, [])
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(ValueError, match="no whole json"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         data.load("train")
     (tmp_path / "a.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.json"):

@@ -1,3 +1,5 @@
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,17 +45,85 @@ def test_kept_images_are_decoded_once_and_alike(
     assert changed.images[6, :, 8, 8].tolist() == [0, 200, 0]
 
 
-def test_a_file_that_is_no_image_is_named(root: Path) -> None:
-    (root / "train/red/broken.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"broken\.jpg cannot be decoded"):
-        ImageFolder(str(root)).load("train")
-
-
-def test_a_truncated_image_is_named(root: Path) -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_files_that_cannot_be_used_are_dropped_counted_and_named(
+    root: Path, tmp_path: Path, cached: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = (root / "train/red/0.png").read_bytes()
     (root / "train/red/0.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"0\.png cannot be decoded"):
+    (root / "train/red/broken.jpg").write_bytes(b"no image")
+    (root / "train/red/b.heic").write_bytes(b"of a phone")
+    (root / "train/blue/.ipynb_checkpoints").mkdir()
+    Image.new("RGB", (9, 9)).save(root / "train/blue/.ipynb_checkpoints/0-checkpoint.png")
+    (root / "train/blue/._0.png").write_bytes(b"of macOS")
+    (root / "train/__MACOSX").mkdir()
+    for _ in range(2):  # the second time the pixels come from the cache
+        caplog.clear()
+        data = ImageFolder(str(root), image_size=16, cache_dir=str(tmp_path / "cache") if cached else None)
+        images = data.load("train")
+        assert images.classes == ("blue", "red")
+        assert images.labels.tolist() == [0] * 6 + [1] * 5
+        assert images.images[6, :, 8, 8].tolist() == [200, 0, 0]
+        assert re.search(r"dropped 1 files that are not images of a known format \(.*b\.heic\)", caplog.text)
+        assert re.search(r"2 damaged image files \(.*0\.png cannot be .*broken\.jpg cannot be", caplog.text)
+        assert [problem["count"] for problem in data.problems] == [1, 2]
+    with pytest.raises(ValueError, match=r"broken\.jpg.*data\.strict=false"):
+        ImageFolder(str(root), strict=True).load("train")
+
+
+def test_a_class_of_damaged_images_is_refused(root: Path) -> None:
+    for path in (root / "train/red").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="classes without images: red; none of their files can be used"):
         ImageFolder(str(root)).load("train")
+
+
+def test_a_validation_set_of_its_own_is_used(root: Path) -> None:
+    shutil.copytree(root / "test", root / "Valid")
+    data = ImageFolder(str(root), image_size=16)
+    data.setup()
+    assert data.train is not None
+    assert (len(data.train), len(data.val), len(data.test)) == (12, 4, 4)
+    assert not set(data.train.rows.tolist()) & set(data.val.rows.tolist())  # features are kept by row
+
+
+@pytest.mark.parametrize("layout", ["classes alone", "training", "unlabelled test"])
+def test_missing_sets_are_held_out(root: Path, layout: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    shutil.rmtree(root / "test")
+    if layout == "unlabelled test":
+        (root / "test").mkdir()
+        Image.new("RGB", (9, 9)).save(root / "test/1.png")
+    if layout == "training":
+        (root / "train").rename(root / "Training")
+    data = ImageFolder(str(root / "train" if layout == "classes alone" else root), image_size=16)
+    data.setup()
+    assert data.train is not None
+    parts = [data.train, data.val, data.test]
+    assert [part.labels.bincount().tolist() for part in parts] == [[4, 4], [1, 1], [1, 1]]
+    assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(12))
+    assert "no test set: 15 % of the images (2) are held out by seed" in caplog.text
+
+
+def test_numbers_sort_by_their_value(tmp_path: Path) -> None:
+    for name in ("10", "9", "1b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (9, 9)).save(tmp_path / name / "0.png")
+    assert ImageFolder(str(tmp_path)).load("train").classes == ("1b", "9", "10")
+
+
+def test_one_class_is_refused(root: Path) -> None:
+    shutil.rmtree(root / "train/red")
+    with pytest.raises(ValueError, match=r"one class, blue: give data\.root"):
+        ImageFolder(str(root)).load("train")
+
+
+def test_links_to_folders_are_followed_once(root: Path, tmp_path: Path) -> None:
+    (root / "train/red/loop").symlink_to(root / "train/red")
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "more/0.png")
+    (root / "train/red/more").symlink_to(tmp_path / "more")
+    assert ImageFolder(str(root)).load("train").labels.tolist() == [0] * 6 + [1] * 7
 
 
 def test_a_class_without_images_is_named(root: Path) -> None:
@@ -71,6 +141,7 @@ def test_missing_folders_and_unknown_classes_are_named(root: Path) -> None:
 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
-    (tmp_path / "train/red").mkdir(parents=True)
+    for name in ("red", "blue"):
+        (tmp_path / "train" / name).mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no images"):
         ImageFolder(str(tmp_path)).load("train")

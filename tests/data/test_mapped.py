@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cv_lab.data import mapped
-from cv_lab.data.mapped import Mapped, find_or_compute
+from cv_lab.data.mapped import Mapped, cached, find_or_compute
 
 KEY = {"images": "abc", "size": 4}
 WHOLE = torch.arange(40, dtype=torch.float32).view(10, 4)
@@ -35,7 +36,7 @@ def ask(path: Path, source: Source, key: dict[str, object] = KEY) -> Mapped:
     return find_or_compute(path, key, shape, source.tensor.dtype, source, lambda: {"seconds": 1.5})
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
 def test_it_is_computed_once_and_found_again(tmp_path: Path, dtype: torch.dtype) -> None:
     source, path = Source(WHOLE.to(dtype)), tmp_path / "deep" / "a.safetensors"
     first, second = ask(path, source), ask(path, source)
@@ -81,7 +82,7 @@ def test_a_file_of_another_shape_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     ask(path, Source())
     assert ask(path, Source(WHOLE.view(4, 10))).tensor.shape == (4, 10)
-    assert ask(path, Source(WHOLE.to(torch.float16))).tensor.dtype == torch.float16
+    assert ask(path, Source(WHOLE.double())).tensor.dtype == torch.float64
 
 
 def test_without_permission_it_stays_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -97,7 +98,7 @@ def test_without_space_it_stays_in_memory(
 ) -> None:
     monkeypatch.setattr(mapped.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     assert torch.equal(ask(tmp_path / "a.safetensors", Source()).tensor, WHOLE)
-    assert "160 bytes are free" not in caplog.text
+    assert "it takes 0 MB, and 0 MB are free" in caplog.text
     assert "cannot be written" in caplog.text
     assert not list(tmp_path.glob("*.safetensors*"))
 
@@ -139,3 +140,26 @@ def test_processes_that_need_it_at_once_compute_it_once(tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert (tmp_path / "counter").read_text() == "x"
+
+
+def test_the_checksum_is_computed_once_for_each_state_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, source, computed = tmp_path / "a.safetensors", Source(), []
+    monkeypatch.setattr(mapped, "_checksum", lambda file, size: computed.append(size) or zlib.crc32(file.read(size)))
+    ask(path, source)
+    ask(path, source)
+    assert not computed  # the process that wrote the file knows what it wrote
+    path.touch()
+    assert not ask(path, source).computed
+    assert not ask(path, source).computed
+    assert computed == [160]
+
+
+def test_facts_may_be_longer_than_the_tensor(tmp_path: Path) -> None:
+    facts = [f"photograph {number}" for number in range(5000)]
+    for _ in range(2):
+        found = cached(tmp_path, KEY, (10, 4), torch.float32, Source(), lambda: facts)
+        assert found.facts == facts
+    assert found.computed is False
+    assert found.path == tmp_path / f"{mapped.name_of(KEY)}.safetensors"

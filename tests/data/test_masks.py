@@ -2,15 +2,17 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cv_lab.data.coco_semantic import CocoSemantic
+from cv_lab.data.coco import Coco
 from cv_lab.data.mask_folder import MaskFolder
 from cv_lab.data.oxford_pet_trimaps import OxfordPetTrimaps
 from cv_lab.data.shapes import Shapes
@@ -24,7 +26,9 @@ def write_mask(path: Path, labels: np.ndarray, mode: str = "L") -> None:
     if mode == "P":
         mask = Image.fromarray(labels.astype(np.uint8), mode="P")
         mask.putpalette(list(range(256)) * 3)
-    (mask if mode in "LP" else mask.convert(mode)).save(path)
+    if mode == "RGB":
+        mask = Image.fromarray(np.full((*labels.shape, 3), (128, 64, 0), np.uint8))
+    mask.save(path)
 
 
 def write_image(path: Path, width: int, height: int) -> None:
@@ -109,25 +113,40 @@ def truncate_image(folder: Path) -> None:
     ("spoil", "told"),
     [
         (spoil_size, "3.png is 30 x 40 pixels, its image 40 x 30"),
-        (spoil_label, "3.jpg has label 7, but there are 2 classes, 0 to 1"),
+        (spoil_label, "3.png has label 7, but there are 2 classes, 0 to 1"),
         (spoil_mode, "3.png is saved as RGB"),
-        (spoil_palette, "3.jpg has label 2"),
+        (spoil_palette, "3.png has label 2"),
         (remove_mask, "there is no mask .*3.png"),
         (truncate_mask, "3.png cannot be decoded"),
         (truncate_image, "3.jpg cannot be decoded"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(folder: Path, spoil: Callable[[Path], None], told: str) -> None:
+def test_a_file_that_cannot_be_used_is_dropped_and_named(
+    folder: Path, spoil: Callable[[Path], None], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
     spoil(folder)
-    with pytest.raises(ValueError, match="1 of 10 images cannot be used") as error:
-        load(folder)
-    assert pytest.raises(ValueError, match=told).matches(error.value)
+    with pytest.raises(ValueError, match=told):
+        load(folder, strict=True)
+    if "label" in told:  # a class without a name is no damage
+        with pytest.raises(ValueError, match=f"1 of 10 masks have labels of no class: .*{told}"):
+            load(folder)
+        return
+    data = load(folder)
+    assert re.search(f"dropped 1 .*{told}", caplog.text)
+    assert data.train is not None
+    assert len(data.train) + len(data.val) == 9
+    (problem,) = data.problems
+    assert (problem["what"], problem["count"]) == ("dropped", 1)
 
 
 def test_all_wrong_files_are_told_in_one_message(folder: Path) -> None:
     for number in range(7):
         (folder / f"train/masks/{number}.png").unlink()
-    with pytest.raises(ValueError, match=r"7 of 10 .*0\.png; .*4\.png; \.\.\.$"):
+    with pytest.raises(ValueError, match=r"7 missing masks \(.*0\.png, .*4\.png, \.\.\.\)"):
+        load(folder, strict=True)
+    for number in range(7, 10):
+        (folder / f"train/masks/{number}.png").unlink()
+    with pytest.raises(ValueError, match=r"none of the 10 images can be used: missing masks: .*0\.png"):
         load(folder)
 
 
@@ -201,8 +220,14 @@ def coco(folder: Path) -> Path:
     return folder
 
 
+def semantic(folder: str | Path, **options: Any) -> Coco:
+    train, test = (f"{folder}/annotations/instances_{split}.json" for split in ("train2017", "val2017"))
+    folders = f"{folder}/train2017", f"{folder}/val2017"
+    return Coco(folders[0], train, folders[1], test, target="mask", image_size=(20, 20), **options)
+
+
 def test_coco_is_painted_with_the_small_on_top_and_crowds_unlabelled(tmp_path: Path) -> None:
-    data = CocoSemantic(str(coco(tmp_path)), image_size=(20, 20), validation="test")
+    data = semantic(coco(tmp_path), validation="test")
     data.setup()
     assert data.train is not None
     assert data.train.masks is not None
@@ -215,21 +240,21 @@ def test_coco_is_painted_with_the_small_on_top_and_crowds_unlabelled(tmp_path: P
 
 def test_coco_categories_can_be_chosen_by_name_or_frequency(tmp_path: Path) -> None:
     root = str(coco(tmp_path))
-    named = CocoSemantic(root, classes=["toothbrush"], image_size=(20, 20), validation="test")
+    named = semantic(root, classes=["toothbrush"], validation="test")
     named.setup()
     assert named.train is not None
     assert named.classes == ("background", "toothbrush")
     assert named.train.masks is not None
     assert (named.train.masks[0, 5, 5], named.train.masks[0, 10, 10]) == (0, 1)
-    frequent = CocoSemantic(root, classes=1, train_images=1, image_size=(20, 20), validation="test")
+    frequent = semantic(root, classes=1, train_images=1, validation="test")
     frequent.setup()
     assert frequent.train is not None
     assert len(frequent.train) == 1
     assert len(frequent.classes) == 2
     with pytest.raises(ValueError, match="unicorn"):
-        CocoSemantic(root, classes=["unicorn"]).setup()
+        semantic(root, classes=["unicorn"]).setup()
     with pytest.raises(FileNotFoundError, match="annotations"):
-        CocoSemantic(str(tmp_path / "x")).setup()
+        semantic(tmp_path / "x").setup()
 
 
 def test_shapes_have_masks_with_a_background() -> None:

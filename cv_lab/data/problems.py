@@ -1,0 +1,71 @@
+"""What cannot be used of a data set: counted, with examples, by kind."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+EXAMPLES = 5  # named of each kind in a message
+
+
+class Unusable(ValueError):
+    """A sample that cannot be used.
+
+    Args:
+        kind: in the plural, to be counted: "damaged images"; empty for what was counted already.
+        example: the file or record, and what is wrong with it.
+    """
+
+    def __init__(self, kind: str, example: str) -> None:
+        super().__init__(example)
+        self.kind, self.example = kind, example
+
+
+class Problems:
+    """What is dropped of one source, and what is used though it may not be what its owner thinks.
+
+    Args:
+        source: the folder or file, for messages.
+    """
+
+    def __init__(self, source: Path | str) -> None:
+        self.source = source
+        self.dropped: dict[str, list[str]] = defaultdict(list)
+        self.noted: dict[str, list[str]] = defaultdict(list)
+
+    def drop(self, kind: str, example: str) -> None:
+        if kind:
+            self.dropped[kind].append(example)
+
+    def note(self, kind: str, example: str) -> None:
+        self.noted[kind].append(example)
+
+    def settle(self, strict: bool) -> None:
+        """Log what was dropped and noted.
+
+        Raises:
+            ValueError: instead, if `strict` and something was dropped.
+        """
+        if self.dropped:
+            found = "; ".join(f"{len(some)} {kind} ({listed(some)})" for kind, some in self.dropped.items())
+            if strict:
+                raise ValueError(f"{self.source}: {found}. With data.strict=false they are dropped")
+            log.warning("%s: dropped %s", self.source, found)
+        for kind, some in self.noted.items():
+            log.warning("%s: %s %s (%s)", self.source, len(some), kind, listed(some))
+
+    def as_plain(self) -> list[dict[str, Any]]:
+        """As plain values, for a trial's record."""
+        both = (("dropped", self.dropped), ("noted", self.noted))
+        return [
+            {"source": str(self.source), "what": what, "kind": kind, "count": len(some), "examples": some[:EXAMPLES]}
+            for what, kinds in both
+            for kind, some in kinds.items()
+        ]
+
+
+def listed(items: Sequence[str], separator: str = ", ", count: int = EXAMPLES) -> str:
+    """The first of `items`, and dots if there are more than `count`."""
+    return separator.join(items[:count]) + (f"{separator}..." if len(items) > count else "")
