@@ -1,29 +1,49 @@
-"""What callbacks leave in a trial's folder."""
+"""Pictures as PNG: encoded once, for files and for TensorBoard."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cv_lab.files import replacing, write_csv
-from cv_lab.pictures import draw
 
 
-def save_png(image: Image.Image, path: Path) -> None:
-    """Write `image` whole or not at all."""
+class Png(NamedTuple):
+    """An encoded picture.
+
+    Attributes:
+        data: the content of a PNG file.
+        width: in pixels.
+        height: in pixels.
+    """
+
+    data: bytes
+    width: int
+    height: int
+
+
+def encode(image: Image.Image) -> Png:
+    """Compress a picture lightly: in a quarter of the time that Pillow's default takes, to a sixth more bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return Png(buffer.getvalue(), image.width, image.height)
+
+
+def save_png(image: Image.Image | Png, path: Path) -> None:
+    """Write a PNG file whole or not at all."""
+    png = image if isinstance(image, Png) else encode(image)
     with replacing(path) as temporary:
-        image.save(temporary, format="PNG", compress_level=1)  # a quarter of the time for a sixth more bytes
+        temporary.write_bytes(png.data)
 
 
-def save_confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str], folder: Path) -> Image.Image:
-    """Write counts, int (K, K) with the truth in rows, as ``confusion_matrix.csv`` and ``.png``; return the latter."""
+def write_confusion_csv(counts: NDArray[np.integer], classes: Sequence[str], path: Path) -> None:
+    """Write counts, int (K, K), as a table with the truth in rows."""
     rows = [
         {"truth": name, **dict(zip(classes, row, strict=True))}
         for name, row in zip(classes, counts.tolist(), strict=True)
     ]
-    write_csv(folder / "confusion_matrix.csv", rows)
-    matrix = draw.confusion_matrix(counts, classes)
-    save_png(matrix, folder / "confusion_matrix.png")
-    return matrix
+    write_csv(path, rows)

@@ -1,90 +1,69 @@
 """Pictures of a segmenter: its masks of some validation images, the IoU of each class, the confusion matrix."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 
 from cv_lab.data.base import ImageData
-from cv_lab.data.splits import balanced_subset
-from cv_lab.files import write_json
 from cv_lab.labels import IGNORE
-from cv_lab.pictures import draw
-from cv_lab.pictures.artifacts import save_confusion_matrix, save_png
-from cv_lab.pictures.tensorboard import add_image
+from cv_lab.pictures import charts, draw
+from cv_lab.pictures.artifacts import save_png, write_confusion_csv
+from cv_lab.pictures.base import Pictures, Sample, sample_of, save_samples
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
 from cv_lab.training.metrics import iou
 
-LEGEND = 30  # classes at most; beyond that only those in the pictures are named
+MAX_LEGEND = 30  # classes in a legend; if there are more, it names only those in the pictures
 
 
-class SegmentationPictures(Callback):
-    """Show a fixed sample of validation images after each epoch; keep those of the best checkpoint.
+class SegmentationPictures(Pictures):
+    """See :class:`~cv_lab.pictures.base.Pictures`. Each row holds an image, its truth, its prediction, and the errors.
 
-    Each row holds the image, its truth, its prediction, and the wrong pixels in red. TensorBoard gets them in every
-    epoch, the folder as ``gallery_last_epoch.png``. At the end the folder holds, of the best checkpoint,
-    ``gallery.png``, ``samples.json`` with ``images/*.png`` and ``masks/*_{truth,predicted}.png`` (pixels are classes,
-    with a palette), and of the test set ``iou.png`` and ``confusion_matrix.csv`` (rows are the truth) and ``.png``.
+    After the test the folder also holds ``samples.json`` with ``images/*.png`` and ``masks/*_{truth,predicted}.png``
+    (pixels are classes, with a palette), and of the test set ``iou.png`` and ``confusion_matrix.csv`` (rows are the
+    truth) and ``.png``.
 
     Args:
         folder: where the pictures go.
         count: images in the sample.
     """
 
-    def __init__(self, folder: str, count: int = 8) -> None:
-        self.folder = Path(folder)
-        self.count = count
-
-    def on_validation_epoch_end(self, trainer: Trainer, task: SemanticSegmentation) -> None:  # type: ignore[override]
-        if trainer.is_global_zero:
-            gallery = self._draw(task, self._predict(trainer, task))
-            add_image(trainer, "predictions", gallery)
-            save_png(gallery, self.folder / "gallery_last_epoch.png")
-
-    def on_test_epoch_end(self, trainer: Trainer, task: SemanticSegmentation) -> None:  # type: ignore[override]
-        counts = task.confusion("test").cpu()  # reduced over all processes
-        if not trainer.is_global_zero:
-            return
-        samples = self._predict(trainer, task)
-        gallery = self._draw(task, samples)
-        bars = draw.bar_chart(100 * iou(counts).numpy(), task.classes, "Intersection over union, test set", "%")
-        matrix = save_confusion_matrix(counts.numpy(), task.classes, self.folder)
-        for tag, picture in (("predictions_of_best", gallery), ("iou", bars), ("confusion_matrix", matrix)):
-            add_image(trainer, tag, picture)
-        save_png(gallery, self.folder / "gallery.png")
-        save_png(bars, self.folder / "iou.png")
-        colors = draw.mask_palette(task.classes, task.background)
-        for number, sample in enumerate(samples):
-            save_png(Image.fromarray(sample.pop("image")), self.folder / "images" / f"{number}.png")
-            for kind in ("truth", "predicted"):
-                mask = Image.fromarray(sample.pop(kind), mode="P")
-                mask.putpalette(colors.tobytes())
-                save_png(mask, self.folder / "masks" / f"{number}_{kind}.png")
-        write_json(self.folder / "samples.json", samples)
-
-    def _predict(self, trainer: Trainer, task: SemanticSegmentation) -> list[dict[str, Any]]:
-        """Of each sample its index, image, truth and prediction, uint8 (H, W) each, and the share of right pixels."""
+    def look(self, trainer: Trainer, task: SemanticSegmentation, count: int) -> list[Sample]:
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
-        index = balanced_subset(data.val.labels.numpy(), min(self.count, len(data.val)), seed=0)
+        index = sample_of(data, count)
         batch = data.val.__getitems__(index.tolist())
         with torch.inference_mode():
-            predicted = task.predict_step({"image": data.inputs(data.val, index, task.device)}, 0).cpu()
+            predicted = task.predict_step({"image": data.inputs(data.val, index, task.device)}, 0).cpu().numpy()
+        images, masks = batch["image"].permute(0, 2, 3, 1).numpy(), batch["mask"].numpy()
         return [
-            {"index": int(i), "pixel_accuracy": _share(truth, mask), "image": image, "truth": truth, "predicted": mask}
-            for i, image, truth, mask in zip(
-                index,
-                batch["image"].permute(0, 2, 3, 1).numpy(),
-                batch["mask"].numpy(),
-                predicted.numpy(),
-                strict=True,
-            )
+            {"index": i, "pixel_accuracy": _share(truth, mask), "image": image, "truth": truth, "predicted": mask}
+            for i, image, truth, mask in zip(index.tolist(), images, masks, predicted, strict=True)
         ]
 
-    def _draw(self, task: SemanticSegmentation, samples: list[dict[str, Any]]) -> Image.Image:
+    def figures(self, trainer: Trainer, task: SemanticSegmentation) -> torch.Tensor:
+        return task.confusion("test").cpu()
+
+    def finish(
+        self, task: SemanticSegmentation, samples: Sequence[Sample], figures: torch.Tensor
+    ) -> dict[str, Image.Image]:
+        write_confusion_csv(figures.numpy(), task.classes, self.folder / "confusion_matrix.csv")
+        colors = draw.mask_palette(task.classes, task.background)
+        for number, sample in enumerate(samples):
+            for kind in ("truth", "predicted"):
+                mask = Image.fromarray(sample[kind], mode="P")
+                mask.putpalette(colors.tobytes())
+                save_png(mask, self.folder / "masks" / f"{number}_{kind}.png")
+        plain = [{key: sample[key] for key in ("index", "pixel_accuracy")} for sample in samples]
+        save_samples(self.folder, plain, [sample["image"] for sample in samples])
+        return {
+            "iou": charts.bar_chart(100 * iou(figures).numpy(), task.classes, "Intersection over union, test set", "%"),
+            "confusion_matrix": charts.confusion_matrix(figures.numpy(), task.classes),
+        }
+
+    def gallery(self, task: SemanticSegmentation, samples: Sequence[Sample]) -> Image.Image:
         colors = draw.mask_palette(task.classes, task.background)
         rows = [
             draw.segmentation_row(s["image"], s["truth"], s["predicted"], colors, _title(s["pixel_accuracy"]))
@@ -92,7 +71,7 @@ class SegmentationPictures(Callback):
         ]
         grid = draw.grid(rows, columns=2)
         shown = np.arange(len(task.classes))
-        if len(shown) > LEGEND:
+        if len(shown) > MAX_LEGEND:
             seen = np.concatenate([np.unique(s[kind]) for s in samples for kind in ("truth", "predicted")])
             shown = np.setdiff1d(seen, [IGNORE])
         names = draw.legend([task.classes[k] for k in shown], colors[shown], width=grid.width)

@@ -1,21 +1,28 @@
-"""Pictures, and the table of trials, into TensorBoard."""
+"""Pictures and hyper-parameters in TensorBoard."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
+from cv_lab.pictures.artifacts import Png, encode
 
-def add_image(trainer: Trainer, tag: str, image: Image.Image) -> None:
-    """Add `image` at the current step to every TensorBoard logger of the trainer."""
+
+def add_image(trainer: Trainer, tag: str, image: Image.Image | Png, step: int | None = None) -> None:
+    """Add a picture to every TensorBoard logger of the trainer, by default at the current step."""
+    png = image if isinstance(image, Png) else encode(image)
+    content = Summary.Image(height=png.height, width=png.width, colorspace=3, encoded_image_string=png.data)
+    summary = Summary(value=[Summary.Value(tag=tag, image=content)])
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(tag, np.asarray(image), trainer.global_step, dataformats="HWC")
+            # Lightning closes the file after the training; this opens another.
+            writer = logger.experiment._get_file_writer()
+            writer.add_summary(summary, trainer.global_step if step is None else step)
 
 
 def add_hyperparameters(

@@ -1,0 +1,152 @@
+"""What the pictures of all tasks share: a fixed sample of images, when it is drawn, and where it goes."""
+
+import pickle
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from cv_lab.data.base import ImageData
+from cv_lab.data.splits import balanced_subset
+from cv_lab.files import write_json
+from cv_lab.pictures.artifacts import Png, encode, save_png
+from cv_lab.pictures.tensorboard import add_image, final_step
+
+MIN_TIME_BETWEEN = 10  # times as long as the last drawing took
+Sample = dict[str, Any]
+
+
+class Pictures(Callback):
+    """Show a fixed sample of validation images in TensorBoard during training, and keep that of the best checkpoint.
+
+    The network predicts where Lightning calls. Drawing, encoding and writing are left to a thread of their own, for
+    which the trial waits after the test. A short epoch is passed over if the sample would take more than a tenth of
+    the time, but the last epoch is always shown. The folder holds ``gallery_last_epoch.png`` during the training, and
+    of the best checkpoint ``gallery.png`` after the test, with what :meth:`finish` writes.
+
+    Args:
+        folder: where the pictures go.
+        count: images in the sample, drawn in balance over the classes.
+    """
+
+    def __init__(self, folder: str, count: int) -> None:
+        self.folder = Path(folder)
+        self.count = count
+        self.next_look, self.shown_step = 0.0, -1
+        self.last: tuple[bytes, Png] | None = None
+        self.worker: ThreadPoolExecutor | None = None
+        self.work: list[Future[None]] = []
+        self.ready: list[tuple[str, Png, int]] = []  # for TensorBoard: tag, picture, step
+
+    @abstractmethod
+    def look(self, trainer: Trainer, task: Any, count: int) -> list[Sample]:
+        """Let the network predict for a sample of `count` validation images; arrays and plain values only."""
+
+    @abstractmethod
+    def gallery(self, task: Any, samples: Sequence[Sample]) -> Image.Image:
+        """Draw samples; called in the thread."""
+
+    @abstractmethod
+    def finish(self, task: Any, samples: Sequence[Sample], figures: Any) -> dict[str, Image.Image]:
+        """Write what else belongs into the folder; called in the thread.
+
+        Returns:
+            pictures by name, to be kept and to be shown.
+        """
+
+    @abstractmethod
+    def figures(self, trainer: Trainer, task: Any) -> Any:
+        """Figures of the test that :meth:`finish` gets; all processes compute them."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
+        self._log(trainer)
+        if trainer.is_global_zero and not self._is_busy() and time.perf_counter() >= self.next_look:
+            self._show(trainer, task)
+
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+        if trainer.is_global_zero and self.shown_step != trainer.global_step:
+            task.eval()
+            self._show(trainer, task)
+            task.train()
+
+    def on_test_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
+        figures = self.figures(trainer, task)
+        if not trainer.is_global_zero:
+            return
+        samples, step = self.look(trainer, task, self.count), final_step(trainer)
+
+        def work() -> None:
+            self._keep("gallery", "predictions_of_best", self._drawn(task, samples), step)
+            for name, picture in self.finish(task, samples, figures).items():
+                self._keep(name, name, encode(picture), step)
+
+        self._later(work)
+
+    def teardown(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+        if stage == "test":
+            self._end()
+        for work in self.work:
+            if work.done():
+                work.result()  # raises what went wrong in the thread
+        self._log(trainer)
+
+    def on_exception(self, trainer: Trainer, task: LightningModule, exception: BaseException) -> None:
+        self._end(cancel=True)
+
+    def _show(self, trainer: Trainer, task: LightningModule) -> None:
+        start = time.perf_counter()
+        samples, step = self.look(trainer, task, self.count), trainer.global_step
+        self.shown_step = step
+
+        def work() -> None:
+            self._keep("gallery_last_epoch", "predictions", self._drawn(task, samples), step)
+            self.next_look = start + MIN_TIME_BETWEEN * (time.perf_counter() - start)
+
+        self._later(work)
+
+    def _drawn(self, task: LightningModule, samples: Sequence[Sample]) -> Png:
+        """The gallery of samples, drawn once where they are those of the last gallery."""
+        key = pickle.dumps(samples)
+        if self.last is None or self.last[0] != key:
+            self.last = key, encode(self.gallery(task, samples))
+        return self.last[1]
+
+    def _keep(self, name: str, tag: str, png: Png, step: int) -> None:
+        save_png(png, self.folder / f"{name}.png")
+        self.ready.append((tag, png, step))
+
+    def _log(self, trainer: Trainer) -> None:
+        """Hand to TensorBoard what is drawn; here and not in the thread, since Lightning may close its file."""
+        while self.ready:
+            add_image(trainer, *self.ready.pop(0))
+
+    def _later(self, work: Callable[[], None]) -> None:
+        self.worker = self.worker or ThreadPoolExecutor(1, "pictures")
+        self.work.append(self.worker.submit(work))
+
+    def _is_busy(self) -> bool:
+        return bool(self.work) and not self.work[-1].done()
+
+    def _end(self, cancel: bool = False) -> None:
+        if self.worker is not None:
+            self.worker.shutdown(cancel_futures=cancel)
+            self.worker = None
+
+
+def sample_of(data: ImageData, count: int) -> NDArray[np.integer]:
+    """Indices of `count` validation images, the same for every call, in balance over the classes."""
+    return balanced_subset(data.val.labels.numpy(), min(count, len(data.val)), seed=0)
+
+
+def save_samples(folder: Path, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> None:
+    """Write ``samples.json``, and ``images/N.png`` of images, uint8 (H, W, 3)."""
+    for number, image in enumerate(images):
+        save_png(Image.fromarray(image), folder / "images" / f"{number}.png")
+    write_json(folder / "samples.json", samples)
