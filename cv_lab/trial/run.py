@@ -3,15 +3,17 @@
 import logging
 import os
 import platform
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -30,15 +32,22 @@ from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing, peak_memory_mb
-from cv_lab.config import split_override
+from cv_lab.config import KEYS, split_override
 from cv_lab.data.base import ImageData
 from cv_lab.data.memory import keep_large_blocks
 from cv_lab.files import write_json
 from cv_lab.frozen.features import with_features
+from cv_lab.labels import NonFiniteLossError
 from cv_lab.models.backbones import preprocessing_of
 from cv_lab.pictures.tensorboard import add_hyperparameters
 from cv_lab.study.read import read_trial
-from cv_lab.study.record import SCHEMA, BusyError, FolderState, OccupiedError, TrialRecord, failed_value
+from cv_lab.study.record import (
+    SCHEMA,
+    FolderState,
+    TrialRecord,
+    failed_value,
+    read_records,
+)
 from cv_lab.study.table import print_trial
 from cv_lab.study.trials import Trial
 from cv_lab.tasks.base import Task
@@ -52,6 +61,7 @@ from cv_lab.trial.trainer import check_limits, check_settings, make_trainer
 
 log = logging.getLogger(__name__)
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+REPEATING = (ValueError, TypeError, NonFiniteLossError)  # what a trial that is run again fails by again
 # Its hints at every start and stop say nothing of the trial; it sets its own level when imported.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -74,43 +84,98 @@ def run_trial(config: DictConfig) -> float:
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of the processes that train one network
     if not first:
         log.setLevel(logging.ERROR)
-    record = TrialRecord(config, write=first)
+    record = None
     try:
-        standing = record.open()
-    except (OccupiedError, BusyError) as error:
-        return _give_up(error)  # and leave the other trial's files alone
-    if standing is FolderState.COMPLETED:
-        trial = read_trial(record.folder, [])
-        assert trial.result is not None
-        log.info("%s: %s", os.path.relpath(record.folder), standing)
-        result = trial.result
-    else:
-        try:
+        _heed_hangup()
+        record = TrialRecord(config, KEYS, write=first)
+        state = _open(record, config)
+        if state is FolderState.FAILED:
+            return _give_up(FailedBeforeError(record.folder))
+        if state is FolderState.COMPLETED:
+            result = read_trial(record.folder, []).result
+            assert result is not None
+            log.info("%s: %s", os.path.relpath(record.folder), state)
+        else:
             with visible_gpus(config.trainer.accelerator):
-                result = _train_and_test(config, record, standing)
+                result = _train_and_test(config, record, state)
             if first:
                 write_json(record.folder / "result.json", result)
             record.close("completed")
-        except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
-            record.close("interrupted")
-            log.error("interrupted; the last checkpoint is kept in %s", record.folder)
-            sys.exit(143 if isinstance(error, SIGTERMException) else 130)
-        except Exception as error:
-            try:
-                record.close("failed", error)
-            except OSError as full:  # the disk, most likely, which may be why the trial failed
-                log.error("error: the trial's end could not be recorded: %s", full)
-            return _give_up(error, record.folder)
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
+        _end_interrupted(record, error)
+    except Exception as error:
+        return _end_failed(record, error)
     if HydraConfig.get().mode == RunMode.RUN and first:
         print_trial(Trial(record.folder, record.fields, result))
     best = result["monitor"]["best"]
     return failed_value(HydraConfig.get()) if best is None else float(best)
 
 
+class FailedBeforeError(RuntimeError):
+    """The trial has failed by what would make it fail again."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} failed before and would fail again: retry_failed=true runs it again")
+
+
+def _open(record: TrialRecord, config: DictConfig) -> FolderState:
+    """Take possession of the trial's folder, which may be another than the one that its overrides name."""
+    if not HydraConfig.get().launcher.get("planned"):  # the launcher of a study has chosen the folder already
+        record.choose_folder(read_records(record.folder.parent))
+    state = record.open(retry_failed=config.retry_failed or HydraConfig.get().mode == RunMode.RUN)
+    _log_in(record.folder)
+    if record.note:
+        log.warning("%s: %s, %s", os.path.relpath(record.folder), state, record.note)
+    return state
+
+
+def _end_interrupted(record: TrialRecord | None, error: BaseException) -> NoReturn:
+    """Record that the trial was interrupted, and leave with the usual exit code."""
+    if record is not None and record.is_open:
+        record.close("interrupted")
+        log.error("interrupted; the last checkpoint is kept in %s", record.folder)
+    sys.exit(143 if isinstance(error, SIGTERMException) else 130)
+
+
+def _end_failed(record: TrialRecord | None, error: Exception) -> float:
+    """Record that the trial failed, unless its folder belongs to another, and tell the user."""
+    cause = _cause(error)
+    if record is None or not record.is_open:
+        return _give_up(cause)
+    try:
+        record.close("failed", cause, repeats=isinstance(cause, REPEATING))
+    except OSError as full:  # probably a full disk, which may also be why the trial failed
+        log.error("error: the trial's end could not be recorded: %s", full)
+    return _give_up(cause, record.folder)
+
+
+def _heed_hangup() -> None:
+    """Let the end of the terminal interrupt the trial, unless ``nohup`` says otherwise."""
+    in_main = threading.current_thread() is threading.main_thread()  # where alone a handler may be set
+    if in_main and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+def _cause(error: Exception) -> Exception:
+    """The error itself, without Hydra's wrapper, which buries the message."""
+    wrapped = isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception)
+    return error.__cause__ if wrapped else error  # type: ignore[return-value]
+
+
+def _log_in(folder: Path) -> None:
+    """Let the log file, of which nothing is written yet, be in the trial's folder where Hydra chose another."""
+    chosen = Path(HydraConfig.get().runtime.output_dir)
+    if chosen == folder:
+        return
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and handler.stream is None:
+            handler.baseFilename = str(folder.absolute() / Path(handler.baseFilename).name)
+    with suppress(OSError):  # it may hold something
+        chosen.rmdir()
+
+
 def _give_up(error: Exception, folder: Path | None = None) -> float:
     """Tell the user why, in one message; the traceback goes to the log file."""
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # Hydra's wrapper buries the message
     log.error("error: %s", error)
     log.debug("".join(traceback.format_exception(error)))
     if folder is not None:
@@ -120,7 +185,7 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
     sys.exit(1)
 
 
-def _train_and_test(config: DictConfig, record: TrialRecord, standing: FolderState) -> dict[str, Any]:
+def _train_and_test(config: DictConfig, record: TrialRecord, state: FolderState) -> dict[str, Any]:
     """Run the trial and return the content of ``result.json``."""
     _silence_warnings()
     check_settings(config)
@@ -130,7 +195,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: FolderSta
     history, timing = EpochHistory(record.folder / "metrics.csv"), Timing()
     diagnostics = Diagnostics(history, remedies_in_use(config, HydraConfig.get().runtime.choices))
     best_checkpoint, last_checkpoint = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
-    last, log_from = _continue_from(record, standing)
+    last, log_from = _continue_from(record, state)
     chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
     trainer = make_trainer(
         config,
@@ -259,9 +324,9 @@ def _data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     return data, task
 
 
-def _continue_from(record: TrialRecord, standing: FolderState) -> tuple[Path | None, int | None]:
+def _continue_from(record: TrialRecord, state: FolderState) -> tuple[Path | None, int | None]:
     """The checkpoint to go on from, if any, and the step from which on the log of an earlier attempt is void."""
-    if standing is FolderState.NEW:
+    if state is FolderState.NEW:
         return None, None
     last = record.last_checkpoint
     saved = {} if last is None else torch.load(last, weights_only=True, mmap=True)
