@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,25 +13,55 @@ from omegaconf import MISSING, OmegaConf
 # A wheel holds the configs inside the package; in a checkout they lie beside it.
 CONF = next(path for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if path.is_dir())
 
-# Overrides that say where or how a trial runs but not what it computes: they neither name nor identify it.
-NOT_IDENTIFYING = {
-    "study",
-    "studies_dir",
-    "trial_dir",
-    "data_dir",
-    "data.download",
-    "data.verify_checksum",
-    "data.resident",
-    "cache_dir",
-    "experiment",
-    "logger",
-    "pictures",
-    "jobs",
-    "trial_timeout",
-    "fail_fast",
-}
-# What trials may differ in and still train their heads in one pass.
-HEAD_ONLY_KEYS = ("optimizer", "scheduler", "lr", "weight_decay")
+
+@dataclass(frozen=True)
+class Keys:
+    """What of a composed config identifies and describes a trial: all that ``study/`` knows of a trial's content.
+
+    Attributes:
+        not_identifying: keys that say where or how a trial runs but not what it computes; they, and what lies below
+            them, do not name it either.
+        groups: config groups whose chosen options trials are compared by.
+        knobs: top-level values that trials are compared by.
+        in_effect: where the value of a knob that is in effect stands, if it may be overridden there.
+        packages: distributions whose versions are recorded.
+    """
+
+    not_identifying: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    knobs: tuple[str, ...] = ()
+    in_effect: dict[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+
+    def is_identifying(self, key: str) -> bool:
+        """Whether the config key `key`, such as ``optimizer.momentum``, can change what a trial computes."""
+        parts = key.split(".")
+        return not any(".".join(parts[:end]) in self.not_identifying for end in range(1, len(parts) + 1))
+
+
+KEYS = Keys(
+    not_identifying=(
+        "study",
+        "studies_dir",
+        "trial_dir",
+        "data_dir",
+        "data.download",
+        "data.verify_checksum",
+        "data.resident",
+        "cache_dir",
+        "experiment",
+        "logger",
+        "pictures",
+        "jobs",
+        "trial_timeout",
+        "fail_fast",
+        "retry_failed",
+    ),
+    groups=("data", "task", "model", "loss", "optimizer", "scheduler", "augmentation"),
+    knobs=("lr", "epochs", "batch_size", "weight_decay", "label_smoothing", "precision", "seed", "weights"),
+    in_effect={"weight_decay": "optimizer.weight_decay"},
+    packages=("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "timm"),
+)
 LONGEST_NAME = 120  # bytes; file systems allow 255, and paths are printed in tables
 
 
@@ -68,6 +98,7 @@ class TrainConfig:
     jobs: int = MISSING
     trial_timeout: float | None = None
     fail_fast: bool = MISSING
+    retry_failed: bool = MISSING
 
     studies_dir: str = MISSING
     trial_dir: str = MISSING
@@ -88,7 +119,9 @@ def trial_name(overrides: Sequence[str]) -> str:
     name ends in a hash of the whole.
     """
     values = dict(split_override(override) for override in overrides if "=" in override)  # the last one counts
-    parts = [f"{key}={PurePath(value).name}" for key, value in sorted(values.items()) if key not in NOT_IDENTIFYING]
+    parts = [
+        f"{key}={PurePath(value).name}" for key, value in sorted(values.items()) if key not in KEYS.not_identifying
+    ]
     name = re.sub(r"[^\w.,=+@-]", "-", ",".join(parts)) or "default"
     if len(name.encode()) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]

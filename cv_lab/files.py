@@ -11,15 +11,23 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+WRITTEN: set[Path] = set()  # by this process; a trial removes no other files from its folder
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; move it to `path` when the block ends well, else remove it."""
+    """Yield a temporary path in the same folder; move it to `path` when the block ends well, else remove it.
+
+    The content is on the disk before the file has its name, so that a crash of the system leaves no empty file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+        WRITTEN.add(path.absolute())
     finally:
         temporary.unlink(missing_ok=True)
 

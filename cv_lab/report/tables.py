@@ -104,7 +104,7 @@ def cost_table(section: Section) -> Table:
             (trial.figure("seconds", "fit"), seconds),
             (extra, seconds),
             (seconds_per_percent(trial), seconds),
-            (None if extra is None else seconds_per_percent(trial, with_features=True), seconds),
+            (None if extra is None else seconds_per_percent(trial, with_shared=True), seconds),
             (trial.figure("images_per_second"), whole),
             (trial.figure("parameters", "trained"), short),
             (trial.figure("parameters", "total"), short),

@@ -1,13 +1,17 @@
-"""The trials of a study as their folders tell it, and what could not be read in them."""
+"""Read a study: its trials as their folders describe them, and what could not be read in them."""
 
 import csv
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cv_lab.files import read_json
-from cv_lab.study.record import SCHEMA
-from cv_lab.study.trials import Trial, number
+from cv_lab.study.record import UnreadableError, read_object
+from cv_lab.study.trials import Trial, number, varying_parameters
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FIGURES = "figures"  # in a study's folder; the others are trials
 
@@ -20,29 +24,43 @@ class Study:
         folder: of the study.
         trials: the readable ones, best first.
         notes: what was left out, and why, one sentence each.
+        damaged: folders of trials that cannot be read.
     """
 
     folder: Path
     trials: list[Trial]
     notes: list[str]
+    damaged: list[Path] = field(default_factory=list)
+
+    def to_pandas(self) -> "DataFrame":
+        """One row a trial, best first: its name and status, its parameters, and its metrics.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        rows = [
+            {"name": trial.name, "status": trial.status, **trial.parameters, **trial.metrics} for trial in self.trials
+        ]
+        return _frame(rows)
 
 
-class UnreadableError(ValueError):
-    """A file is damaged, or of another version."""
-
-
-def read_study(folder: Path) -> Study:
+def read_study(folder: str | Path) -> Study:
     """Read all trials of a study; what cannot be read is noted and left out.
+
+    Beside their recorded parameters, trials get as parameters the values of the config in which they differ all the
+    same, such as one that only an experiment's file sets.
 
     Raises:
         FileNotFoundError: if the folder is not there, or holds no folder that could be a trial.
     """
+    folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder: give the folder of a study, such as studies/NAME")
+        raise FileNotFoundError(f"{folder} is not a folder: give the folder of a study, such as studies/NAME")
     if (folder / "trial.json").exists():
         raise FileNotFoundError(f"{folder} is a trial: give the folder of its study, {folder.parent}")
     trials: list[Trial] = []
     notes: list[str] = []
+    damaged: list[Path] = []
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith(".") or path.name == FIGURES:
             continue
@@ -50,25 +68,12 @@ def read_study(folder: Path) -> Study:
             trials.append(read_trial(path, notes))
         except (UnreadableError, OSError) as error:
             notes.append(f"{path.name} is left out: {error}.")
+            if (path / "trial.json").exists():
+                damaged.append(path)
     if not trials and not notes:
         raise FileNotFoundError(f"{folder} holds no trials: give the folder of a study, such as studies/NAME")
-    return Study(folder, sorted(trials, key=lambda trial: (-trial.score, trial.name)), notes)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """A CSV file's rows by column, as text.
-
-    Raises:
-        UnreadableError: if it is no CSV of text.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UnreadableError(f"{path.name} is damaged ({error})") from error
-    if any(None in row or None in row.values() for row in rows):
-        raise UnreadableError(f"{path.name} is damaged (a row is longer or shorter than the header)")
-    return rows
+    trials = sorted(trials, key=lambda trial: (-trial.score, trial.name))
+    return Study(folder, _with_differing_values(_without_copies(trials, notes)), notes, damaged)
 
 
 def read_trial(folder: Path, notes: list[str]) -> Trial:
@@ -80,36 +85,83 @@ def read_trial(folder: Path, notes: list[str]) -> Trial:
     """
     if not (folder / "trial.json").exists():
         raise UnreadableError("it holds no trial.json")
-    record = _read_object(folder / "trial.json")
+    record = read_object(folder / "trial.json")
     if not isinstance(record.get("parameters"), dict) or not isinstance(record.get("status"), str):
         raise UnreadableError("trial.json lacks its parameters or its status")
+    overrides = record.get("overrides")
+    record["overrides"] = overrides if isinstance(overrides, list) else []
     result = None
     try:
         if (folder / "result.json").exists():
-            result = _checked(_read_object(folder / "result.json"))
+            result = _checked(read_object(folder / "result.json"))
         elif record["status"] == "completed":
             notes.append(f"{folder.name} is completed, but has no result.json: it is shown without its figures.")
-    except UnreadableError as error:
+    except (UnreadableError, OSError) as error:
         notes.append(f"{folder.name} is shown without its figures: {error}.")
     return Trial(folder, record, result, _read_epochs(folder / "metrics.csv", notes))
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file's rows by column, as text.
+
+    Raises:
+        UnreadableError: if it is not a CSV of text.
+    """
     try:
-        value = read_json(path)
-    except ValueError as error:  # of JSON and of UTF-8
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UnreadableError(f"{path.name} is damaged ({error})") from error
-    if not isinstance(value, dict):
-        raise UnreadableError(f"{path.name} is damaged (it holds no JSON object)")
-    if value.get("schema") != SCHEMA:
-        raise UnreadableError(
-            f"{path.name} was written by another version of the lab (schema {value.get('schema')}, {SCHEMA} is known)"
+    if any(None in row or None in row.values() for row in rows):
+        raise UnreadableError(f"{path.name} is damaged (a row is longer or shorter than the header)")
+    return rows
+
+
+def _frame(rows: Sequence[dict[str, Any]]) -> "DataFrame":
+    try:
+        from pandas import DataFrame
+    except ImportError as error:
+        raise ImportError("to_pandas() needs pandas: pip install pandas") from error
+    return DataFrame(rows)
+
+
+def _without_copies(trials: Sequence[Trial], notes: list[str]) -> list[Trial]:
+    """Leave out trials that are in the study already, under another name: two of them would count as two seeds."""
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        identity = str(trial.record.get("identity") or trial.name)
+        if identity in first:
+            notes.append(f"{trial.name} is left out: it is the same trial as {first[identity].name}.")
+        first.setdefault(identity, trial)
+    return list(first.values())
+
+
+def _with_differing_values(trials: Sequence[Trial]) -> list[Trial]:
+    """Add to the trials' parameters the values of their configs in which they differ beyond them."""
+    configs = [config if isinstance(config := t.record.get("config"), dict) else {} for t in trials]
+    if len(trials) < 2 or not all(configs):
+        return list(trials)
+    names = varying_parameters(trials)
+    differing = []
+    for key in dict.fromkeys(key for config in configs for key in config):
+        values = [config.get(key) for config in configs]
+        if len({json.dumps(value) for value in values}) == 1 or key in names:
+            continue
+        follows_group = key.partition(".")[0] in names  # as the options of another optimizer do
+        copies = any(all(v == t.parameters.get(n) for v, t in zip(values, trials, strict=True)) for n in names)
+        if not follows_group and not copies:
+            differing.append(key)
+    return [
+        replace(
+            trial,
+            record={**trial.record, "parameters": {**{key: config.get(key) for key in differing}, **trial.parameters}},
         )
-    return value
+        for trial, config in zip(trials, configs, strict=True)
+    ]
 
 
 def _checked(result: dict[str, Any]) -> dict[str, Any]:
-    """A result whose parts that everything else relies on have the right types."""
+    """Check that the parts of a result which everything else relies on have the right types."""
     monitor = result.get("monitor")
     right = (
         isinstance(monitor, dict)
@@ -130,7 +182,7 @@ def _read_epochs(path: Path, notes: list[str]) -> list[dict[str, float]]:
         return []
     try:
         return [{name: float(cell) for name, cell in row.items() if cell} for row in read_table(path)]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         what = error if isinstance(error, UnreadableError) else f"metrics.csv is damaged ({error})"
         notes.append(f"{path.parent.name} is shown without its curves: {what}.")
     return []

@@ -1,148 +1,196 @@
-"""What a trial writes of itself: its identity, its status, how it ended. Imports neither torch nor Lightning."""
+"""What a trial writes about itself: its identity, its status, how it ended."""
 
-import fcntl
-import hashlib
 import json
 import math
-import os
 import platform
-import re
-import shutil
-import socket
 import subprocess
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cv_lab.config import NOT_IDENTIFYING, split_override
-from cv_lab.files import read_json, write_json, write_yaml
+from cv_lab.config import Keys, trial_name
+from cv_lab.files import WRITTEN, read_json, write_json, write_yaml
+from cv_lab.study.identity import difference, digest, flatten, identifying, parameters
+from cv_lab.study.liveness import Heartbeat, is_alive, this_process
 
 SCHEMA = 1  # of trial.json and result.json; raised when a field changes its meaning
-GROUPS = ("data", "task", "model", "loss", "optimizer", "scheduler", "augmentation")
-KNOBS = ("lr", "epochs", "batch_size", "weight_decay", "label_smoothing", "precision", "seed", "weights")
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "timm")
+# Files of every trial. A new trial refuses a folder that holds one; so, later, they are known to be the trial's own.
+OWN_FILES = ("metrics.csv", "result.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt", ".hydra/config.yaml")
 
-
-# Types of errors that end a trial from outside. It goes on from its last checkpoint; one that failed by itself starts
-# anew, since what went wrong may lie in its checkpoint already.
+# Types of errors that end a trial from outside. It continues from its last checkpoint; one that failed by itself
+# starts anew, since what went wrong may be in its checkpoint already.
 FROM_OUTSIDE = ("Killed", "TimedOut")
 
 
 class OccupiedError(ValueError):
-    """The folder belongs to a trial of another config."""
+    """The folder belongs to a trial of another config, or to no trial."""
 
 
 class BusyError(ValueError):
-    """The trial runs already, in another process."""
+    """The trial is running already, in another process."""
+
+
+class UnreadableError(ValueError):
+    """A file is damaged, or of another version."""
 
 
 class FolderState(StrEnum):
-    """What a trial finds in its folder, and therefore does."""
+    """What is in a trial's folder, which decides whether the trial starts, continues, starts anew or is skipped."""
 
     NEW = "new"
     COMPLETED = "already completed"
     CONTINUED = "continued"
     RETRIED = "tried again"
+    FAILED = "failed before"
 
 
 class TrialRecord:
     """``trial.json`` of one trial, rewritten at each change of its status.
 
     Args:
-        config: the composed config, with `trial_dir`.
+        config: the composed config, with `trial_dir`, which follows when the trial moves to another folder.
+        keys: what of the config identifies and describes the trial.
         write: whether this process writes the trial's files. Of several processes of one trial only the first does.
+
+    Attributes:
+        folder: of the trial.
+        fields: the content of ``trial.json``.
+        note: what sets an earlier attempt in the folder apart from this trial, in words; "" for nothing.
     """
 
-    def __init__(self, config: DictConfig, write: bool = True) -> None:
+    def __init__(self, config: DictConfig, keys: Keys, write: bool = True) -> None:
         self.folder = Path(config.trial_dir)
-        self.path = self.folder / "trial.json"
         self.write = write
         self.config = config
-        self.identified = identifying(config)
+        self.identified = identifying(config, keys.not_identifying)
+        self.note = ""
+        self._heartbeat: Heartbeat | None = None
         hydra = HydraConfig.get()
+        overrides = list(hydra.overrides.task)
+        self._named_by_overrides = self.folder.name == trial_name(overrides)
         self.fields: dict[str, Any] = {
             "schema": SCHEMA,
-            "identity": _digest(self.identified),
+            "identity": digest(self.identified),
+            "setting": digest({**self.identified, "seed": None}),
             "status": "running",
             "start": _now(),
             "end": None,
             "study": config.study,
             "name": self.folder.name,
-            "overrides": list(hydra.overrides.task),
-            "parameters": parameters(config, dict(hydra.runtime.choices), list(hydra.overrides.task)),
+            "overrides": overrides,
+            "parameters": parameters(config, keys, dict(hydra.runtime.choices), overrides),
+            "config": json.loads(json.dumps(flatten(self.identified), default=str)),
             "seed": config.seed,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "pid_start": process_start(os.getpid()),
+            **this_process(),
             "python": platform.python_version(),
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": {name: version(name) for name in keys.packages},
             "attempts": [],  # earlier ones, oldest first
+            "files": [],  # written by failed or interrupted attempts
             "error": None,
         }
 
     @property
+    def path(self) -> Path:
+        """Of ``trial.json``."""
+        return self.folder / "trial.json"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has taken the folder and not given it back."""
+        return self._heartbeat is not None
+
+    @property
     def last_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, if there is one."""
+        """The checkpoint to continue from, if there is one."""
         path = self.folder / "checkpoints" / "last.ckpt"
         return path if path.exists() else None
 
-    def standing(self) -> FolderState:
-        """What the folder holds. Changes nothing.
+    def choose_folder(self, trials: dict[Path, dict[str, Any]]) -> None:
+        """Move to the folder that holds this trial already, or away from one that holds another.
+
+        A trial is its identity: the same one may have been asked for in other words, such as ``lr=1e-2`` and
+        ``lr=0.01``, and two that differ may have the same name. A folder that the user has named is kept.
+
+        Args:
+            trials: the records of the study's trials by folder, see :func:`read_records`.
+        """
+        if not self._named_by_overrides:
+            return
+        for is_same in (self._is_identical, self._is_of_earlier_config):
+            for folder, record in trials.items():
+                if is_same(record):
+                    self._move(folder)
+                    return
+        if self.folder in trials:
+            self._move(self._folder_with_identity())
+
+    def state(self, retry_failed: bool = True) -> FolderState:
+        """What is in the folder. Changes no file.
+
+        Args:
+            retry_failed: try again a trial that failed and would fail again.
 
         Raises:
-            OccupiedError: if a trial of another config lies there; the message shows the difference.
+            OccupiedError: if the folder holds a trial of another config, or files that no trial wrote.
             BusyError: if the trial is running in another process.
+            UnreadableError: if ``trial.json`` is damaged.
         """
+        self.note = ""
         if not self.path.exists():
+            self._refuse_files_of_others()
             return FolderState.NEW
-        earlier = read_json(self.path)
-        if earlier["identity"] != self.fields["identity"]:
-            other = OmegaConf.to_container(OmegaConf.load(self.folder / ".hydra" / "identity.yaml"))
+        earlier = read_record(self.path)
+        of_this_config = self._is_identical(earlier)
+        if not of_this_config and not self._is_of_earlier_config(earlier):
             raise OccupiedError(
-                f"{self.folder} holds a trial of another config. {difference(other, self.identified)}\n"
+                f"{self.folder} holds a trial of another config. They differ in "
+                f"{difference(earlier.get('config', {}), self.fields['config'])}\n"
                 "Name another study (study=NAME), or remove that folder."
             )
-        if earlier["status"] == "running":
-            if is_alive(earlier):
-                raise BusyError(f"{self.folder} is being run by process {earlier['pid']} on {earlier['host']}")
-            return FolderState.CONTINUED
-        if earlier["status"] == "completed":
-            return FolderState.COMPLETED if (self.folder / "result.json").exists() else FolderState.CONTINUED
-        if earlier["status"] == "interrupted" or earlier["error"]["type"] in FROM_OUTSIDE:
-            return FolderState.CONTINUED
-        return FolderState.RETRIED
+        self.note = self._differences(earlier)
+        status, error = earlier["status"], earlier.get("error") or {}
+        if status == "running" and is_alive(self.path, earlier):
+            raise BusyError(f"{self.folder} is being run by process {earlier.get('pid')} on {earlier.get('host')}")
+        if status == "completed" and _is_object(self.folder / "result.json"):
+            return FolderState.COMPLETED
+        if status == "failed" and error.get("type") not in FROM_OUTSIDE:
+            return FolderState.FAILED if error.get("repeats") and not retry_failed else FolderState.RETRIED
+        return FolderState.CONTINUED if of_this_config else FolderState.RETRIED
 
-    def open(self) -> FolderState:
-        """Take possession of the folder, unless the trial is completed.
+    def open(self, retry_failed: bool = True) -> FolderState:
+        """Take possession of the folder, unless the trial is completed or failed for good.
 
         Raises:
-            OccupiedError: see :meth:`standing`.
-            BusyError: see :meth:`standing`.
+            OccupiedError: see :meth:`state`.
+            BusyError: see :meth:`state`.
+            UnreadableError: see :meth:`state`.
         """
         if not self.write:  # the first process has taken the folder and left a checkpoint only to continue from
             return FolderState.NEW if self.last_checkpoint is None else FolderState.CONTINUED
-        with _locked(self.folder / ".hydra" / "lock"):  # two commands at once must not both take it
-            standing = self.standing()
-            if standing is FolderState.COMPLETED:
-                return standing
-            if standing is not FolderState.NEW:
-                earlier = read_json(self.path)
-                attempt = {key: earlier[key] for key in ("start", "end", "status", "host", "pid", "error")}
-                self.fields["attempts"] = [*earlier["attempts"], attempt]
-            _clean(self.folder, all_results=standing is FolderState.RETRIED)
-            write_yaml(self.folder / ".hydra" / "config.yaml", self.config)
-            write_yaml(self.folder / ".hydra" / "overrides.yaml", self.fields["overrides"])
-            write_yaml(self.folder / ".hydra" / "identity.yaml", self.identified)
-            self.update(**_git())
-        return standing
+        lock = self.folder / ".hydra" / "lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):  # two commands at once must not both take it
+            try:
+                state = self.state(retry_failed)
+            except OccupiedError:
+                if not self._named_by_overrides or self.folder == self._folder_with_identity():
+                    raise
+                state = None  # another trial of this name has taken the folder meanwhile
+            if state in (FolderState.COMPLETED, FolderState.FAILED):
+                return state
+            if state is not None:
+                self._take(state)
+                return state
+        self._move(self._folder_with_identity())
+        return self.open(retry_failed)
 
     def update(self, **fields: Any) -> None:
         """Change fields and write the file."""
@@ -150,28 +198,150 @@ class TrialRecord:
         if self.write:
             write_json(self.path, self.fields)
 
-    def close(self, status: str, error: BaseException | None = None) -> None:
-        """End as "completed", "failed" or "interrupted"."""
-        told = None
+    def close(self, status: str, error: BaseException | None = None, repeats: bool = False) -> None:
+        """End as "completed", "failed" or "interrupted".
+
+        Args:
+            status: of the trial.
+            error: that the trial failed by.
+            repeats: whether the same trial would fail by it again.
+        """
+        described = None
         if error is not None:
-            told = {
+            described = {
                 "type": type(error).__name__,
                 "message": str(error),
+                "repeats": repeats,
                 "traceback": "".join(traceback.format_exception(error)),
             }
-        self.update(status=status, end=_now(), error=told)
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
+        self.update(status=status, end=_now(), error=described, files=self._files())
 
     def close_for_dead(self, status: str, kind: str, message: str, pid: int | None) -> bool:
-        """End the record of the trial that process `pid` ran, if that could not do so itself; says whether so."""
+        """End the record of the trial that process `pid` ran, if that could not do so itself; return whether so."""
         if self.path.exists():
-            fields = read_json(self.path)
+            fields = read_record(self.path)
             if fields["pid"] != pid or fields["status"] != "running":
                 return False
             self.fields = fields
         else:
             self.open()  # the process died before it came to that
-        self.update(status=status, end=_now(), pid=pid, error={"type": kind, "message": message, "traceback": ""})
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        error = {"type": kind, "message": message, "repeats": False, "traceback": ""}
+        self.update(status=status, end=_now(), pid=pid, error=error)
         return True
+
+    def _take(self, state: FolderState) -> None:
+        """Begin an attempt in the folder, which is locked."""
+        if state is not FolderState.NEW:
+            earlier = read_record(self.path)
+            kept = ("start", "end", "status", "host", "pid", "error", "versions", "git_commit", "git_dirty")
+            attempt = {key: earlier.get(key) for key in kept}
+            self.fields["attempts"] = [*earlier["attempts"], attempt]
+            self.fields["files"] = earlier.get("files", [])
+            pids = [attempt["pid"] for attempt in self.fields["attempts"]]
+            _remove_half_written(self.folder, pids)
+            if state is FolderState.RETRIED:
+                _remove_results(self.folder, self.fields["files"], pids)
+                self.fields["files"] = []
+        self._heartbeat = Heartbeat(self.path)
+        self.update(name=self.folder.name, **_git())
+        write_yaml(self.folder / ".hydra" / "config.yaml", self.config)
+        write_yaml(self.folder / ".hydra" / "overrides.yaml", self.fields["overrides"])
+
+    def _files(self) -> list[str]:
+        """The files in the folder that this attempt and those that it continues have written."""
+        folder = self.folder.absolute()
+        own = {path.relative_to(folder).as_posix() for path in WRITTEN if path.is_relative_to(folder)}
+        return sorted(own.union(self.fields["files"]))
+
+    def _refuse_files_of_others(self) -> None:
+        others = [name for name in OWN_FILES if (self.folder / name).exists()]
+        if others:
+            raise OccupiedError(
+                f"{self.folder} holds {', '.join(others)}, but no trial.json: a trial would overwrite what may not be "
+                "its own. Give another folder, or move them away."
+            )
+
+    def _is_identical(self, record: dict[str, Any]) -> bool:
+        return bool(record["identity"] == self.fields["identity"])
+
+    def _is_of_earlier_config(self, record: dict[str, Any]) -> bool:
+        """Whether a record is of this trial before keys were added to the config's files, or removed from them."""
+        theirs, own = record.get("config", {}), self.fields["config"]
+        return (
+            record["parameters"] == self.fields["parameters"]
+            and _experiment(record["overrides"]) == _experiment(self.fields["overrides"])
+            and all(theirs[key] == own[key] for key in theirs.keys() & own.keys())
+            and bool(theirs)
+        )
+
+    def _differences(self, earlier: dict[str, Any]) -> str:
+        words = []
+        if not self._is_identical(earlier):
+            words.append(f"of an earlier config: {difference(earlier['config'], self.fields['config'])}")
+        if changed := difference(earlier.get("versions", {}), self.fields["versions"]):
+            words.append(f"under other versions: {changed}")
+        return "; ".join(words)
+
+    def _folder_with_identity(self) -> Path:
+        name = trial_name(self.fields["overrides"])
+        return self.folder.with_name(f"{name}-{self.fields['identity'][:8]}")
+
+    def _move(self, folder: Path) -> None:
+        self.folder = folder
+        self.config.trial_dir = str(folder)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read ``trial.json`` or ``result.json``.
+
+    Raises:
+        UnreadableError: if it is damaged, or of another version.
+        OSError: if it cannot be opened.
+    """
+    try:
+        value = read_json(path)
+    except (ValueError, RecursionError) as error:  # of JSON and of UTF-8
+        raise UnreadableError(f"{path.name} is damaged ({error})") from error
+    if not isinstance(value, dict):
+        raise UnreadableError(f"{path.name} is damaged (it holds no JSON object)")
+    if value.get("schema") != SCHEMA:
+        raise UnreadableError(
+            f"{path.name} was written by another version of the lab (schema {value.get('schema')}, {SCHEMA} is known)"
+        )
+    return value
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a ``trial.json`` as the trial itself needs it.
+
+    Raises:
+        UnreadableError: if it is damaged, of another version, or cannot be opened.
+    """
+    try:
+        record = read_object(path)
+    except OSError as error:
+        raise UnreadableError(f"{path.name} cannot be read ({error.strerror})") from error
+    types = {"identity": str, "status": str, "parameters": dict, "overrides": list, "attempts": list}
+    wrong = [name for name, kind in types.items() if not isinstance(record.get(name), kind)]
+    if wrong:
+        raise UnreadableError(f"{path.name} is damaged (no {', '.join(wrong)})")
+    return record
+
+
+def read_records(study: Path) -> dict[Path, dict[str, Any]]:
+    """The readable records of a study's trials by folder."""
+    records = {}
+    for path in sorted(study.glob("*/trial.json")):
+        try:
+            records[path.parent] = read_record(path)
+        except UnreadableError:  # the trial itself will say so
+            continue
+    return records
 
 
 def failed_value(hydra: Any) -> float:
@@ -181,108 +351,34 @@ def failed_value(hydra: Any) -> float:
         hydra: the trial's config under ``hydra``.
     """
     direction = OmegaConf.select(hydra.sweeper, "direction")  # Optuna's, an enum or its name
-    return {"maximize": -math.inf, "minimize": math.inf}.get(str(direction).rpartition(".")[2], math.nan)
+    return {"maximize": -math.inf, "minimize": math.inf}.get(str(direction).rpartition(".")[2].lower(), math.nan)
 
 
-def is_alive(record: dict[str, Any]) -> bool:
-    """Whether the process of a record that says "running" still is. One on another host counts as alive."""
-    if record["host"] != socket.gethostname():
-        return True
-    # A process id is given again; the time at which the process started tells them apart.
-    return _exists(record["pid"]) and process_start(record["pid"]) == record["pid_start"]
-
-
-def process_start(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did; None where the system does not tell (macOS)."""
+def _is_object(path: Path) -> bool:
     try:
-        # The second field, the program's name in brackets, may hold spaces.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    # A zombie has ended; only its parent has not asked yet.
-    return None if fields[0] == "Z" else int(fields[19])
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return path.exists() and bool(read_object(path))
+    except (UnreadableError, OSError):
         return False
-    except PermissionError:  # it is another user's
-        return True
-    return True
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _experiment(overrides: list[str]) -> list[str]:
+    return [override for override in overrides if override.lstrip("+").startswith("experiment=")]
 
 
-def _clean(folder: Path, all_results: bool) -> None:
-    """Remove what a killed process left half written, and if `all_results` what a failed attempt wrote.
-
-    Its log and, in ``trial.json``, its error stay.
-    """
-    for path in folder.rglob(".*"):
-        if re.fullmatch(r"\..+\.\d+", path.name):
-            path.unlink(missing_ok=True)
-    if all_results:
-        for path in (folder / "metrics.csv", folder / "result.json", *folder.glob("events.out.tfevents.*")):
-            path.unlink(missing_ok=True)
-        for name in ("checkpoints", "predictions"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+def _remove_half_written(folder: Path, pids: Iterable[int | None]) -> None:
+    """Remove the temporary files of killed processes."""
+    for pid in pids:
+        for place in (folder, folder / "checkpoints", folder / "predictions", folder / ".hydra"):
+            for path in place.glob(f".*.{pid}"):
+                path.unlink(missing_ok=True)
 
 
-def identifying(config: DictConfig) -> dict[str, Any]:
-    """The resolved config without what does not change a trial's result, such as folders."""
-    emptied = OmegaConf.create(OmegaConf.to_container(config))
-    for key in NOT_IDENTIFYING:
-        # Emptied before the rest is resolved, since paths are built from these by interpolation.
-        if OmegaConf.select(emptied, key, throw_on_missing=False) is not None:
-            OmegaConf.update(emptied, key, "")
-    plain = OmegaConf.to_container(emptied, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key not in NOT_IDENTIFYING}
-
-
-def parameters(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """What trials are compared by: the chosen group options, the top-level knobs, and every other value overridden."""
-    chosen = {group: choices[group] for group in GROUPS if choices.get(group) is not None}
-    knobs = {name: config[name] for name in KNOBS}
-    # What is in effect: the knob is only what the optimizer follows unless ``optimizer.weight_decay`` is overridden.
-    knobs["weight_decay"] = OmegaConf.select(config, "optimizer.weight_decay")
-    others: dict[str, Any] = {}
-    for override in overrides:
-        key, text = split_override(override)
-        if key not in (*chosen, *knobs, *NOT_IDENTIFYING) and not key.startswith("hydra"):
-            value = OmegaConf.select(config, key)
-            others[key] = value if isinstance(value, int | float | str) else text
-    return chosen | knobs | others
-
-
-def difference(left: Any, right: Any) -> str:
-    """The leaves in which two nested configs differ, as ``key: left -> right``."""
-    a, b = _leaves(left), _leaves(right)
-    absent = "(absent)"
-    lines = [
-        f"{key}: {a.get(key, absent)} -> {b.get(key, absent)}"
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key, absent) != b.get(key, absent)
-    ]
-    return "They differ in " + "; ".join(lines)
-
-
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for key, item in value.items() for k, v in _leaves(item, f"{prefix}.{key}".strip(".")).items()}
-    return {prefix: value}
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def _remove_results(folder: Path, written: Iterable[str], pids: Iterable[int | None]) -> None:
+    """Remove what failed attempts wrote, but for their logs; files that a trial did not write stay."""
+    logs = {path for pid in pids for path in folder.glob(f"events.out.tfevents.*.{pid}.*")}
+    for path in {folder / name for name in (*OWN_FILES, *written)} | logs:
+        if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+            path.unlink()
 
 
 def _now() -> str:

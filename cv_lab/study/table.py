@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from cv_lab.study.record import is_alive
 from cv_lab.study.trials import (
     Trial,
-    is_loss,
     loss_columns,
     metric_name,
+    number,
     rank_settings,
     seconds_per_percent,
     varying_parameters,
@@ -22,56 +21,48 @@ def print_trial(trial: Trial) -> None:
     assert trial.result is not None
     result, shown = trial.result, figures([trial], [])
     name = metric_name(trial)
+    per_percent = _per_percent(shown, "s per 1 %")
     print(
         f"best epoch {shown['epoch']} of {result['last']['epoch']}: val/{name} {shown[f'val/{name}']}, "
-        f"test/{name} {shown[f'test/{name}']}, in {shown['seconds']} s ({shown['s per 1 %'] or '-'} s per 1 %)"
+        f"test/{name} {shown[f'test/{name}']}, in {shown['seconds']} s{per_percent}"
     )
-    if "features s" in shown:
-        print(
-            f"features took {shown['features s']} s, once for all trials "
-            f"({shown['s per 1 % with features'] or '-'} s per 1 % with them)"
-        )
+    for what in trial.shared_seconds:
+        with_it = _per_percent(shown, f"s per 1 % with {what}")
+        print(f"{what} took {shown[f'{what} s']} s, once for all trials{with_it}")
     if result["monitor"]["validation"] != "split":
         print(VALIDATED_ON_TEST)
 
 
 def print_table(trials: Sequence[Trial]) -> None:
-    """Print the trials of a study on the terminal, best first, and then why others did not end.
+    """Print the trials of a study on the terminal, best first, and then why others did not complete.
 
     Trials that differ in their seed alone share a row, with mean and sample standard deviation.
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=1000)  # in a file or a pipe nothing need be folded
-    groups = rank_settings([trial for trial in trials if trial.result is not None])
-    if groups:
-        several = any(len(group) > 1 for group in groups)
-        names = [name for name in varying_parameters(trials) if not (several and name == "seed")]
-        rows, losses = [], loss_columns(trials)
-        for group in groups:
-            row = {name: str(group[0].record["parameters"].get(name, "")) for name in names}
-            rows.append(row | ({"seeds": str(len(group))} if several else {}) | figures(group, losses))
+    if any(trial.result is not None for trial in trials):
+        names, rows = _rows(trials)
         table = Table(box=None, header_style="bold")
         columns = dict.fromkeys(name for row in rows for name in row)
+        # Users choose names and values, which may look like rich's markup.
         for name in columns:
             if name in names:
-                table.add_column(name, overflow="fold")
+                table.add_column(Text(name), overflow="fold")
             else:
-                table.add_column(name, justify="right")
+                table.add_column(Text(name), justify="right")
         for row in rows:
-            table.add_row(*(row.get(name, "") for name in columns))
+            table.add_row(*(Text(row.get(name, "")) for name in columns))
         console.print(table)
-        if any(trial.result["monitor"]["validation"] != "split" for trial in trials if trial.result):
+        if any(trial.result["monitor"].get("validation") != "split" for trial in trials if trial.result):
             print(VALIDATED_ON_TEST)
     for trial in trials:
-        status, error = trial.record["status"], trial.record.get("error")
-        if status == "running":
-            status = "running in another process" if is_alive(trial.record) else "killed"
-        if status != "completed":
-            print(f"{status}: {trial.folder}" + (f": {error['message']}" if error and status == "failed" else ""))
+        if trial.status != "completed":
+            print(f"{_STATUSES.get(trial.status, trial.status)}: {trial.folder}{_reason(trial)}")
 
 
 def figures(trials: Sequence[Trial], losses: Sequence[str]) -> dict[str, str]:
@@ -79,46 +70,69 @@ def figures(trials: Sequence[Trial], losses: Sequence[str]) -> dict[str, str]:
 
     Args:
         trials: that share a row.
-        losses: see :func:`loss_columns`.
+        losses: see :func:`~cv_lab.study.trials.loss_columns`.
     """
     each = [_numbers(trial, losses) for trial in trials]
     return {
-        key: _text(key, [numbers[key] for numbers in each])
+        key: _text(key, trials[0].unit(key), [numbers[key] for numbers in each])
         for key in each[0]
         if all(key in numbers for numbers in each)
     }
+
+
+_STATUSES = {"running": "running in another process"}
+_DECIMALS = {"epoch": ".3g", "seconds": ".1f"}
+
+
+def _rows(trials: Sequence[Trial]) -> tuple[list[str], list[dict[str, str]]]:
+    """The varying parameters, and the cells of each row by column."""
+    groups = rank_settings([trial for trial in trials if trial.result is not None])
+    several = any(len(group) > 1 for group in groups)
+    names = [name for name in varying_parameters(trials) if not (several and name == "seed")]
+    losses = loss_columns(trials)
+    rows = []
+    for group in groups:
+        row = {name: str(group[0].parameters.get(name, "")) for name in names}
+        rows.append(row | ({"seeds": str(len(group))} if several else {}) | figures(group, losses))
+    return names, rows
+
+
+def _reason(trial: Trial) -> str:
+    error = trial.record.get("error")
+    if trial.status != "failed" or not isinstance(error, dict):
+        return ""
+    again = " (retry_failed=true runs it again)" if error.get("repeats") else ""
+    return f": {error.get('message')}{again}"
+
+
+def _per_percent(shown: dict[str, str], column: str) -> str:
+    return f" ({shown[column]} {column})" if shown.get(column) else ""
 
 
 def _numbers(trial: Trial, losses: Sequence[str]) -> dict[str, float | None]:
     assert trial.result is not None
     name, metrics, seconds = metric_name(trial), trial.result["metrics"], trial.result["seconds"]
     keys = (*losses, f"train/{name}", f"val/{name}", f"test/{name}")
-    numbers: dict[str, float | None] = {key: metrics[key] for key in keys if metrics.get(key) is not None}
+    numbers: dict[str, float | None] = {key: value for key in keys if (value := number(metrics.get(key))) is not None}
     numbers |= {
-        "epoch": trial.result["monitor"]["epoch"],
+        "epoch": number(trial.result["monitor"].get("epoch")),
         "seconds": seconds["fit"],
         "s per 1 %": seconds_per_percent(trial),
     }
-    if "features" in seconds:
-        numbers |= {
-            "features s": seconds["features"],
-            "s per 1 % with features": seconds_per_percent(trial, with_features=True),
-        }
+    for what, spent in trial.shared_seconds.items():
+        numbers |= {f"{what} s": spent, f"s per 1 % with {what}": seconds_per_percent(trial, with_shared=True)}
     return numbers
 
 
-def _text(key: str, values: list[float | None]) -> str:
+def _text(key: str, unit: str, values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    factor, unit, digits = 1, "", ".2f"
-    if is_loss(key):
+    share = unit == "share"
+    digits = ".1f" if key.endswith(" s") else _DECIMALS.get(key, ".2f")
+    if "/" in key and not share:
         digits = ".4g"
-    elif "/" in key:
-        factor, unit = 100, " %"
-    elif key == "epoch":
-        digits = ".3g"
-    elif key in ("seconds", "features s"):
-        digits = ".1f"
+    factor = 100 if share else 1
+    suffix = {"share": " %", "plain": ""}.get(unit, f" {unit}")
     text = f"{factor * fmean(known):{digits}}"
-    return text + (f" ± {factor * stdev(known):{digits}}" if len(known) > 1 else "") + unit
+    return text + (f" ± {factor * stdev(known):{digits}}" if len(known) > 1 else "") + suffix

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from cv_lab.config import split_override
-from cv_lab.study.record import is_alive
+from cv_lab.study.liveness import is_alive
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,33 @@ class Trial:
     def status(self) -> str:
         """As recorded, except that one whose process is gone was "killed", and one completed may lack its result."""
         status = self.record["status"]
-        if status == "running" and {"host", "pid", "pid_start"} <= self.record.keys() and not is_alive(self.record):
+        if status == "running" and not is_alive(self.folder / "trial.json", self.record):
             return "killed"
         return "without result" if status == "completed" and self.result is None else status
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All metrics at the best epoch and of the test, such as "val/accuracy"; empty without a result."""
+        metrics = self.result["metrics"] if self.result else {}
+        return {name: value for name in metrics if "/" in name and (value := number(metrics[name])) is not None}
+
+    @property
+    def units(self) -> dict[str, dict[str, str]]:
+        """Unit and mode ("max" or "min") of each metric; a "share" is a number in 0..1, "plain" has no unit."""
+        units = (self.result or {}).get("units")
+        return units if isinstance(units, dict) else {}
+
+    def unit(self, metric: str) -> str:
+        """The unit of a metric, such as "share", "s" or "px"; "plain" where the trial names none."""
+        unit = self.units.get(metric)
+        return str(unit.get("unit", "plain")) if isinstance(unit, dict) else "plain"
+
+    @property
+    def shared_seconds(self) -> dict[str, float]:
+        """Seconds of what was computed once for several trials, by its name; no trial counts them as its own."""
+        seconds = self.result["seconds"] if self.result else {}
+        own = ("fit", "epochs", "test")
+        return {name: value for name in seconds if name not in own and (value := number(seconds[name])) is not None}
 
     @property
     def best(self) -> float | None:
@@ -79,9 +103,10 @@ class Trial:
 def varying_parameters(trials: Sequence[Trial]) -> list[str]:
     """The parameters in which the trials differ; those of a lone trial's overrides."""
     if len(trials) == 1:
-        return [o.lstrip("+").partition("=")[0] for o in trials[0].record["overrides"]]
-    names = dict.fromkeys(name for trial in trials for name in trial.record["parameters"])
-    return [name for name in names if len({str(t.record["parameters"].get(name)) for t in trials}) > 1]
+        asked = [split_override(override)[0] for override in trials[0].record["overrides"]]
+        return [name for name in asked if name in trials[0].parameters]
+    names = dict.fromkeys(name for trial in trials for name in trial.parameters)
+    return [name for name in names if len({str(t.parameters.get(name)) for t in trials}) > 1]
 
 
 def implied_parameters(trials: Sequence[Trial], names: Sequence[str]) -> list[str]:
@@ -92,7 +117,7 @@ def implied_parameters(trials: Sequence[Trial], names: Sequence[str]) -> list[st
     asked = {split_override(override)[0] for trial in trials for override in trial.record.get("overrides") or []}
 
     def follows(name: str, other: str) -> bool:
-        pairs = {tuple(str(t.record["parameters"].get(key)) for key in (other, name)) for t in trials}
+        pairs = {tuple(str(t.parameters.get(key)) for key in (other, name)) for t in trials}
         return len(pairs) == len({value for value, _ in pairs})
 
     others = [other for other in names if other in asked and other != "seed"]
@@ -108,8 +133,8 @@ def group_by_setting(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials of any status in groups that differ in their seed alone, in the order in which they come."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        others = {name: str(value) for name, value in trial.record["parameters"].items() if name != "seed"}
-        groups.setdefault(str(sorted(others.items())), []).append(trial)
+        others = {name: str(value) for name, value in trial.parameters.items() if name != "seed"}
+        groups.setdefault(str(trial.record.get("setting") or sorted(others.items())), []).append(trial)
     return list(groups.values())
 
 
@@ -142,15 +167,16 @@ def metric_name(trial: Trial) -> str:
     return trial.result["monitor"]["name"].partition("/")[2]
 
 
-def seconds_per_percent(trial: Trial, with_features: bool = False) -> float | None:
+def seconds_per_percent(trial: Trial, with_shared: bool = False) -> float | None:
     """Seconds of training for each percentage point of the monitored metric.
 
     Args:
         trial: a completed one.
-        with_features: count the pass that computed its features as well, whichever trial ran it.
+        with_shared: count what was computed once for several trials as well, whichever trial ran it.
     """
     assert trial.result is not None
     monitor, seconds = trial.result["monitor"], trial.result["seconds"]["fit"]
-    if with_features:
-        seconds += trial.result["seconds"]["features"]
-    return seconds / (100 * monitor["best"]) if monitor["mode"] == "max" and monitor["best"] else None
+    if with_shared:
+        seconds += sum(trial.shared_seconds.values())
+    percent = trial.unit(monitor["name"]) == "share" and monitor["mode"] == "max"
+    return seconds / (100 * monitor["best"]) if percent and monitor["best"] else None

@@ -79,6 +79,7 @@ def make_trial(
             "classes": ["cat", "dog"],
             "monitor": {"name": monitor, "mode": "max", "best": best, "epoch": epoch, "validation": "split"},
             "metrics": rows[epoch - 1] | {f"test/{metric}": best - 0.01} | (metrics or {}),
+            "units": {monitor: {"unit": "share", "mode": "max"}},
             "seconds": {"fit": seconds, "epochs": [seconds / len(rows)] * len(rows), "test": 1.0},
             "images_per_second": 1234.5,
             "parameters": {"trained": 1000, "total": 2_000_000},

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from cv_lab.study.launcher import _slots
-from cv_lab.study.record import is_alive
+from cv_lab.study.processes import slots
+from cv_lab.study.read import read_study
 from tests.conftest import ROOT, TINY
 
 Train = Callable[..., Path]
@@ -134,9 +134,9 @@ def test_several_devices_in_a_study_are_refused(train: Train, tmp_path: Path) ->
 
 def test_slots_share_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    assert [(slot.jobs, slot.gpu) for slot in _slots(3)] == [(3, "4"), (3, "6"), (3, "4")]
+    assert [(slot.jobs, slot.gpu) for slot in slots(3)] == [(3, "4"), (3, "6"), (3, "4")]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
-    assert [(slot.jobs, slot.gpu) for slot in _slots(1)] == [(1, None)]
+    assert [(slot.jobs, slot.gpu) for slot in slots(1)] == [(1, None)]
 
 
 def command(tmp_path: Path, *overrides: str) -> list[str]:
@@ -165,13 +165,12 @@ def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(tr
     wait_for_checkpoint(tmp_path / "s", process)
     process.kill()
     process.wait()
-    for record in records(tmp_path / "s").values():  # its trials die with it
-        for _ in range(100):
-            if record["status"] != "running" or not is_alive(record):
-                break
-            time.sleep(0.1)
-        else:
-            raise AssertionError("a trial runs on without its launcher")
+    for _ in range(100):  # its trials die with it
+        if all(trial.status != "running" for trial in read_study(tmp_path / "s").trials):
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("a trial runs on without its launcher")
     checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s/*/checkpoints/last.ckpt")}
 
     process = subprocess.Popen(arguments, **streams)  # type: ignore[call-overload]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cv_lab.study.record import process_start
+from cv_lab.study.liveness import process_start
 from tests.conftest import TINY
 from tests.study.test_launcher import SMALL
 

@@ -40,7 +40,8 @@ def write_trial(
     if accuracy is not None:
         monitor = {"name": "val/accuracy", "mode": "max", "best": accuracy, "epoch": 3, "validation": "split"}
         metrics = {"train/loss": 1.0, "val/loss": 1.0, "val/accuracy": accuracy, **(more or {})}
-        result = {"schema": SCHEMA, "monitor": monitor, "metrics": metrics, "seconds": {"fit": 10.0}}
+        units = {"val/accuracy": {"unit": "share", "mode": "max"}}
+        result = {"schema": SCHEMA, "monitor": monitor, "metrics": metrics, "units": units, "seconds": {"fit": 10.0}}
         (folder / "result.json").write_text(json.dumps(result))
 
 

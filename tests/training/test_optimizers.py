@@ -12,10 +12,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cv_lab.callbacks.diagnostics import remedies_in_use
-from cv_lab.config import plain, register_config
+from cv_lab.config import KEYS, plain, register_config
 from cv_lab.files import read_json
 from cv_lab.frozen.heads import new_optimizer, train_heads
-from cv_lab.study.record import parameters
+from cv_lab.study.identity import parameters
 from cv_lab.tasks.base import Task
 from cv_lab.training.losses import CrossEntropy
 from cv_lab.training.optimizers import optimizer_factory
@@ -135,7 +135,7 @@ def test_a_record_tells_the_weight_decay_in_effect(train: Train) -> None:
 
 def test_a_weight_decay_of_the_optimizer_alone_is_what_counts() -> None:
     found = config("optimizer=adamw", "optimizer.weight_decay=0.3")
-    recorded = parameters(found, {"optimizer": "adamw"}, ["optimizer=adamw", "optimizer.weight_decay=0.3"])
+    recorded = parameters(found, KEYS, {"optimizer": "adamw"}, ["optimizer=adamw", "optimizer.weight_decay=0.3"])
     assert recorded["weight_decay"] == 0.3
     assert "weight decay" in remedies_in_use(found, {})
     assert "weight decay" not in remedies_in_use(config("optimizer=adamw", "optimizer.weight_decay=0"), {})

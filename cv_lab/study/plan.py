@@ -1,0 +1,211 @@
+"""Which trials of a multirun start, continue, start anew or are skipped."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import filter_overrides
+from hydra.errors import ConfigCompositionException
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from cv_lab.config import Keys, split_override
+from cv_lab.study.record import BusyError, FolderState, OccupiedError, TrialRecord, UnreadableError, read_records
+
+log = logging.getLogger(__name__)
+MANY = 50  # trials whose configs take seconds to compose, which is announced
+
+
+class RefusedError(ValueError):
+    """The multirun cannot be run as it was asked for."""
+
+
+@dataclass
+class Job:
+    """One trial of the multirun.
+
+    Attributes:
+        number: of the trial in the multirun.
+        overrides: that its config was composed with.
+        config: with Hydra's own part under ``hydra``.
+        record: of the trial.
+        state: of its folder; None if nothing can be done there.
+        why_not: why nothing can be done there.
+    """
+
+    number: int
+    overrides: list[str]
+    config: DictConfig
+    record: TrialRecord
+    state: FolderState | None = None
+    why_not: str = ""
+
+    @property
+    def log_file(self) -> Path:
+        """Where Hydra lets the trial log."""
+        return self.record.folder / f"{self.config.hydra.job.name}.log"
+
+    @property
+    def to_run(self) -> bool:
+        return self.state not in (FolderState.COMPLETED, FolderState.FAILED, None)
+
+    def describe(self, common: set[str]) -> str:
+        """Number, overrides but for the `common` ones, and what is done."""
+        words = [f"#{self.number}", *(o for o in filter_overrides(self.overrides) if o not in common)]
+        state = self.why_not or self.state
+        if state and state != FolderState.NEW:
+            words.append(f"({state}{', ' if self.record.note else ''}{self.record.note})")
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Which trials are told of each other, so that what they have in common can be computed once.
+
+    Attributes:
+        when: key of the config that must be true.
+        differ_in: nested keys in which such trials may differ; each trial is told those of the others.
+        knobs: further keys in which they may differ, and on which `differ_in` depends.
+    """
+
+    when: str
+    differ_in: Sequence[str]
+    knobs: Sequence[str]
+
+
+def plan(
+    context: HydraContext,
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    keys: Keys,
+    sharing: Sharing | None,
+) -> list[Job]:
+    """Compose the configs of all trials and look into their folders. Writes nothing.
+
+    Args:
+        context: Hydra's.
+        config: of the multirun.
+        job_overrides: of each trial.
+        first: number of the first trial.
+        keys: what of a config identifies a trial.
+        sharing: see there; None for trials that share nothing.
+
+    Raises:
+        RefusedError: if a config cannot be composed, or a folder holds a trial of another config.
+    """
+    if len(job_overrides) > MANY:
+        log.info("composing the configs of %d trials", len(job_overrides))
+    jobs = [
+        _job(context, config, number, list(overrides), keys, job_overrides)
+        for number, overrides in enumerate(job_overrides, first)
+    ]
+    refused = []
+    trials = read_records(Path(config.hydra.sweep.dir).absolute())
+    for job in jobs:
+        job.record.choose_folder(trials)
+        try:
+            job.state = job.record.state(config.retry_failed)
+        except BusyError:
+            job.why_not = "running in another process"
+        except UnreadableError as error:
+            job.why_not = f"left out, since its {error}: restore that file, or remove {job.record.folder}"
+        except OccupiedError as error:
+            refused.append(str(error))
+        trials.setdefault(job.record.folder, job.record.fields)
+        _keep_log_in(job)
+    if refused:
+        raise RefusedError("\n".join(refused))
+    if sharing is not None:
+        _bring_together(jobs, sharing)
+    return jobs
+
+
+def _job(
+    context: HydraContext,
+    config: DictConfig,
+    number: int,
+    overrides: list[str],
+    keys: Keys,
+    job_overrides: Sequence[Sequence[str]],
+) -> Job:
+    try:
+        composed = context.config_loader.load_sweep_config(config, overrides)
+    except ConfigCompositionException as error:
+        raise RefusedError(_why_not_composed(error, overrides, job_overrides)) from error
+    with open_dict(composed):
+        composed.hydra.job.id = str(number)
+        composed.hydra.job.num = number
+        composed.hydra.launcher.planned = True
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(composed)  # for the resolver of ${hydra:...}
+    try:
+        folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
+        with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
+            composed.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(composed)  # it keeps a copy
+        return Job(number, overrides, composed, TrialRecord(without_hydra(composed), keys))
+    except OmegaConfBaseException as error:
+        raise RefusedError(f"#{number} {' '.join(overrides)}: {error}") from error
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _keep_log_in(job: Job) -> None:
+    """Let Hydra log where the trial's record is, in which folder it may have been before under another name."""
+    folder = job.record.folder
+    config = job.config
+    config.trial_dir = str(folder)
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.runtime.output_dir = str(folder)
+        config.hydra.sweep.dir, config.hydra.sweep.subdir = str(folder.parent), folder.name
+
+
+def _why_not_composed(
+    error: ConfigCompositionException, overrides: list[str], job_overrides: Sequence[Sequence[str]]
+) -> str:
+    """Hydra's message, and which of several swept options has no such key."""
+    message = str(error)
+    swept = {
+        key: value
+        for key, value in map(split_override, overrides)
+        if len({value for others in job_overrides for k, value in map(split_override, others) if k == key}) > 1
+    }
+    for key, _ in map(split_override, overrides):
+        group, _, rest = key.partition(".")
+        if rest and group in swept and f"'{key}'" in message:
+            return (
+                f"{key}: {group}={swept[group]} has no {rest}, though {group} is swept. Run the options that have it "
+                f"by a command of their own into the same study (study=NAME), or append it to all with +{key}=..."
+            )
+    return message
+
+
+def _bring_together(jobs: Sequence[Job], sharing: Sharing) -> None:
+    """Write to ``hydra.launcher.together`` of each trial what those that it can share with differ in, its own first.
+
+    Those that are completed count too: what is computed for the others must not depend on how far the study is.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        if OmegaConf.select(job.config, sharing.when):
+            left_out = (*sharing.differ_in, *sharing.knobs)
+            rest = {key: value for key, value in job.record.identified.items() if key not in left_out}
+            groups.setdefault(repr(rest), []).append(job)
+    for group in groups.values():
+        points = [{key: job.record.identified[key] for key in sharing.differ_in} for job in group]
+        distinct = {repr(point): point for point in points}
+        for job, own in zip(group, points, strict=True):
+            others = [point for name, point in distinct.items() if name != repr(own)]
+            launcher: Any = job.config.hydra.launcher
+            with read_write(launcher), open_dict(launcher):
+                launcher.together = [own, *others]
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The trial's own part of a composed config."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
