@@ -7,6 +7,7 @@ from pytorch_lightning import Trainer
 
 from cv_lab.callbacks.progress import epoch_name
 from cv_lab.tasks.base import Task
+from cv_lab.training.units import Unit
 
 # Where a line is too long for the terminal, parts of a high rank are left out first.
 MONITORED, VAL_LOSS, TRAIN_LOSS, TIME_LEFT, SECONDS, METRIC, OTHER = range(7)
@@ -38,7 +39,7 @@ def epoch_line(
     row, left = rows[-1], trainer.max_epochs - len(rows)  # type: ignore[operator]
     parts = [(MONITORED, epoch_name(trainer, int(row["epoch"]))), (SECONDS, _duration(seconds[-1]))]
     for name, value in _metrics(row, task.details):
-        text = f"{name} {metric_text(name, value)}"
+        text = f"{name} {metric_text(name, value, task.unit_of(name))}"
         if name == task.monitor:
             parts.append((MONITORED, f"{text} {star if _is_best(rows, task) else ''}".ljust(len(text) + 2)))
         else:
@@ -48,14 +49,14 @@ def epoch_line(
     return _join(parts, width)
 
 
-def metric_text(name: str, value: float) -> str:
-    """A metric's value with its unit: all between 0 and 1 in per cent, but losses, entropies, rates and norms."""
-    words = name.replace("/", "_").replace("-", "_").split("_")
-    if "lr" in words:
+def metric_text(name: str, value: float, unit: Unit | None = None) -> str:
+    """A metric's value with its unit; a share in per cent."""
+    if name == "lr":
         return f"{value:.3g}"
-    if 0 <= value <= 1 and not {"loss", "entropy", "norm"} & set(words):
+    if unit is not None and unit.unit == "share":
         return f"{100 * value:4.1f} %"
-    return f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 10000 else f"{value:.2e}"
+    text = f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 10000 else f"{value:.2e}"
+    return text if unit is None or unit.unit == "plain" else f"{text} {unit.unit}"
 
 
 def _metrics(row: Mapping[str, float], details: Sequence[str]) -> Iterator[tuple[str, float]]:

@@ -20,14 +20,16 @@ log = logging.getLogger(__name__)
 SHARE = 0.25  # of a GPU's free memory that a split may take; the network and its activations need the rest
 Split = Literal["train", "val", "test"]
 TEST_FRACTION = 0.15  # of a data set without a test set that is held out for one
-_NAMES = {"label": "a label", "mask": "a mask", "instances": "instances"}
+TEST_SEED = 0  # of that test set: trials of all seeds are tested on the same images
+_NAMES = {"label": "a label", "labels": "a set of labels", "mask": "a mask", "instances": "instances"}
 
 
 class ImageData(LightningDataModule):
     """Train, validation and test splits of labelled images.
 
     Subclasses give `mean`, `std` and :meth:`load`, and in `targets` what their images can be labelled with: "label",
-    one class an image, "mask", one class a pixel, or "instances", the objects of an image.
+    one class an image, "labels", any number of classes an image, "mask", one class a pixel, or "instances", the objects
+    of an image.
 
     Args:
         batch_size: of all three loaders, in each process.
@@ -110,26 +112,26 @@ class ImageData(LightningDataModule):
         if "test" in parts:
             self.test = parts["test"]
         else:
-            train, self.test = self._hold_out(train, TEST_FRACTION, "test")
-            log.info(
-                "no test set: %.0f %% of the images (%s) are held out by seed", 100 * TEST_FRACTION, len(self.test)
-            )
+            train, self.test = self._hold_out(train, TEST_FRACTION, TEST_SEED, "test")
+            log.info("no test set: %.0f %% of the images (%s) are held out", 100 * TEST_FRACTION, len(self.test))
         if self.validation == "test":
             self.val = self.test
         elif "val" in parts:
             self.val = parts["val"]
             self.val.rows = self.val.rows + whole  # apart from those of the training set
         else:
-            train, self.val = self._hold_out(train, self.val_fraction, "validation")
+            train, self.val = self._hold_out(train, self.val_fraction, self.seed, "validation")
         if self.train_subset is not None:
             train = train.subset(balanced_subset(train.labels.numpy(), self.train_subset, self.seed))
         if self.val_subset is not None:
             self.val = self.val.subset(balanced_subset(self.val.labels.numpy(), self.val_subset, self.seed))
         self.train = train
 
-    def _hold_out(self, images: InMemoryImages, fraction: float, name: str) -> tuple[InMemoryImages, InMemoryImages]:
+    def _hold_out(
+        self, images: InMemoryImages, fraction: float, seed: int, name: str
+    ) -> tuple[InMemoryImages, InMemoryImages]:
         """Divide `images` by seed, so that the second part has `fraction` of each class."""
-        kept, held_out = stratified_split(images.labels.numpy(), fraction, self.seed)
+        kept, held_out = stratified_split(images.labels.numpy(), fraction, seed)
         parts = images.subset(kept), images.subset(held_out)
         counts = images.labels.bincount(minlength=len(self.classes))
         if self.target == "label" and (single := (counts == 1).nonzero().flatten().tolist()):
