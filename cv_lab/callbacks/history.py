@@ -40,12 +40,12 @@ class EpochHistory(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, task: Task) -> None:  # type: ignore[override]
         values = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
-        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **values})
+        self.rows.append({"epoch": trainer.current_epoch + 1, "step": task.global_step, **values})
         if not trainer.is_global_zero:
             return
         write_csv(self.path, self.rows)
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": trainer.current_epoch + 1, **values}, trainer.global_step)
+            logger.log_metrics({"epoch": trainer.current_epoch + 1, **values}, task.global_step)
             logger.save()
         if trainer.progress_bar_callback is not None:
             self._print(trainer, task)

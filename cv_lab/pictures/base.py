@@ -71,7 +71,7 @@ class Pictures(Callback):
             self._show(trainer, task)
 
     def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
-        if trainer.is_global_zero and self.shown_step != trainer.global_step:
+        if trainer.is_global_zero and self.shown_step != trainer.lightning_module.global_step:
             task.eval()
             self._show(trainer, task)
             task.train()
@@ -102,7 +102,7 @@ class Pictures(Callback):
 
     def _show(self, trainer: Trainer, task: LightningModule) -> None:
         start = time.perf_counter()
-        samples, step = self.look(trainer, task, self.count), trainer.global_step
+        samples, step = self.look(trainer, task, self.count), trainer.lightning_module.global_step
         self.shown_step = step
 
         def work() -> None:

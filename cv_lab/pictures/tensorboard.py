@@ -22,7 +22,7 @@ def add_image(trainer: Trainer, tag: str, image: Image.Image | Png, step: int | 
         if isinstance(logger, TensorBoardLogger):
             # Lightning closes the file after the training; this opens another.
             writer = logger.experiment._get_file_writer()
-            writer.add_summary(summary, trainer.global_step if step is None else step)
+            writer.add_summary(summary, trainer.lightning_module.global_step if step is None else step)
 
 
 def add_hyperparameters(
@@ -57,4 +57,4 @@ def add_hyperparameters(
 
 def final_step(trainer: Trainer) -> int:
     """The step of what is logged after the training: one past the last, so that a continued trial can drop it."""
-    return trainer.global_step + 1
+    return trainer.lightning_module.global_step + 1
