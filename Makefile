@@ -19,6 +19,7 @@ check: .venv/installed ## format, lint and types, without changing a file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict -p cv_lab.study -p cv_lab.report
 
 format: .venv/installed ## format and mend what can be mended
 	$(BIN)/ruff check --fix .

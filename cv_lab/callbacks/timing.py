@@ -1,9 +1,10 @@
 """What a trial costs."""
 
-import resource
+import sys
 import time
 from typing import Any
 
+import psutil
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -65,4 +66,10 @@ def peak_memory_mb(device: torch.device) -> float:
     """Highest memory of this process so far in MB: on `device` if it is a GPU, else resident in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # kilobytes on Linux
+    try:
+        import resource
+    except ImportError:  # on Windows
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss)) / 1e6
+    # In bytes on macOS, in kilobytes elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
