@@ -29,6 +29,7 @@ check: .venv/tools ## check format, lint and types, without changing a file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent -p cv_lab.study -p cv_lab.report
 
 format: .venv/tools ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .

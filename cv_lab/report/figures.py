@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cv_lab.pictures.draw import palette
+from cv_lab.colours import palette
 from cv_lab.report.chart import GREY, Axis, Cell, Chart, Row, Series, dots, heat_map, plot, sheet
 from cv_lab.report.sections import Section, Setting, text
 from cv_lab.report.wording import count, figure, is_share, seconds, slug, spread

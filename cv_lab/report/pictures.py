@@ -11,22 +11,15 @@ from numpy.typing import NDArray
 
 from cv_lab.report.sections import Section
 from cv_lab.study.confusion import most_confused
-from cv_lab.study.read import UnreadableError, read_table
+from cv_lab.study.read import read_table
+from cv_lab.study.record import UnreadableError
 from cv_lab.study.trials import Trial, number
 
 SHOWN = 4  # settings whose pictures are in the report; those of others stay in their folders
 WIDTH = 1120  # pixels of a picture in the report; the full one stays in the trial's folder
 CLASSES = 8  # settings beside each other in a table of classes
 PAIRS = 8  # mistakes listed of each matrix
-PICTURES = {"gallery.png": "predictions", "confusion_matrix.png": "confusion matrix of the test set"}
-TITLES = {
-    "gallery_last_epoch.png": "predictions of the last epoch",
-    "iou.png": "intersection over union of each class",
-    "best.png": "best images of the sample",
-    "worst.png": "worst images of the sample",
-    "average_precision.png": "average precision of each class",
-    "precision_recall.png": "precision and recall of each class",
-}
+FIRST = ("gallery.png", "confusion_matrix.png")  # pictures that come before the others
 
 
 @dataclass(frozen=True)
@@ -61,12 +54,11 @@ def representatives(section: Section, limit: int) -> list[Trial]:
 def pictures(study: Path, trial: Trial, notes: list[str]) -> list[Picture]:
     """All pictures in the trial's ``predictions/``, the gallery first; what cannot be read is noted."""
     folder = trial.folder / "predictions"
-    order = {name: i for i, name in enumerate([*PICTURES, *TITLES])}
+    order = {name: i for i, name in enumerate(FIRST)}
     found = []
     for path in sorted(folder.glob("*.png"), key=lambda path: (order.get(path.name, len(order)), path.name)):
-        title = (PICTURES | TITLES).get(path.name, path.stem.replace("_", " "))
         try:
-            found.append(_picture(path, title, path.relative_to(study).as_posix()))
+            found.append(_picture(path, path.relative_to(study).as_posix()))
         except (OSError, ValueError) as error:  # of Pillow for a damaged file
             notes.append(f"{path.name} of {trial.name} is left out: {error}.")
     return found
@@ -117,11 +109,12 @@ def per_class(trial: Trial, notes: list[str]) -> dict[str, dict[str, float]]:
     return {figure: {c: v for c, v in values.items() if number(v) is not None} for figure, values in found.items()}
 
 
-def _picture(path: Path, title: str, link: str) -> Picture:
-    """Reduced and compressed, since a page with ten galleries as they are weighs 10 MB."""
+def _picture(path: Path, link: str) -> Picture:
+    """Reduced and compressed, since a page with ten galleries as they are weighs 10 MB; with the file's own title."""
     from PIL import Image
 
     with Image.open(path) as opened:
+        title = str(opened.info.get("Title") or path.stem.replace("_", " "))
         image = opened.convert("RGB")
     if image.width > WIDTH:
         image = image.resize((WIDTH, max(1, round(image.height * WIDTH / image.width))), Image.Resampling.BOX)

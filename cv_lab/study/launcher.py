@@ -51,7 +51,8 @@ class ProcessLauncher(Launcher):
 
         Raises:
             SystemExit: if a folder holds a trial of another config (code 1, before anything is run), after the first
-                failure with ``fail_fast`` (code 1), and when interrupted (code 130).
+                failure with ``fail_fast`` (code 1), when interrupted (code 130), and in the end if a trial was left out
+                because its record is damaged (code 1).
         """
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
@@ -66,10 +67,10 @@ class ProcessLauncher(Launcher):
         jobs = list({job.record.folder: job for job in reversed(planned)}.values())[::-1]  # each trial once
         to_run = [job for job in jobs if job.to_run]
         self._announce(jobs, len(to_run))
-        stopped = None
+        stopped = 1 if any(job.damaged for job in jobs) else None
         if to_run:
             with signals_as_interrupt():
-                stopped = Runner(self.config, self.preload, to_run, self._child).until_done()
+                stopped = Runner(self.config, self.preload, to_run, self._child).until_done() or stopped
         if stopped is not None:
             self.hydra_context.callbacks.on_multirun_end(config=self.config, config_name=None)
             sys.exit(stopped)

@@ -38,7 +38,7 @@ def process_start(pid: int) -> float | None:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:  # it has ended; only its parent has not asked yet
             return None
-        return round(process.create_time() - psutil.boot_time(), 2)
+        return round(float(process.create_time() - psutil.boot_time()), 2)
     except psutil.Error:
         return None
 

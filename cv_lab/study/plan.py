@@ -35,6 +35,7 @@ class Job:
         record: of the trial.
         state: of its folder; None if nothing can be done there.
         why_not: why nothing can be done there.
+        damaged: whether that is because its record cannot be read.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Job:
     record: TrialRecord
     state: FolderState | None = None
     why_not: str = ""
+    damaged: bool = False
 
     @property
     def log_file(self) -> Path:
@@ -113,6 +115,7 @@ def plan(
         except BusyError:
             job.why_not = "running in another process"
         except UnreadableError as error:
+            job.damaged = True
             job.why_not = f"left out, since its {error}: restore that file, or remove {job.record.folder}"
         except OccupiedError as error:
             refused.append(str(error))

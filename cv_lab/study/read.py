@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,11 @@ class Study:
         folder: of the study.
         trials: the readable ones, best first.
         notes: what was left out, and why, one sentence each.
-        damaged: folders of trials that cannot be read.
     """
 
     folder: Path
     trials: list[Trial]
     notes: list[str]
-    damaged: list[Path] = field(default_factory=list)
 
     def to_pandas(self) -> "DataFrame":
         """One row a trial, best first: its name and status, its parameters, and its metrics.
@@ -60,7 +58,6 @@ def read_study(folder: str | Path) -> Study:
         raise FileNotFoundError(f"{folder} is a trial: give the folder of its study, {folder.parent}")
     trials: list[Trial] = []
     notes: list[str] = []
-    damaged: list[Path] = []
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith(".") or path.name == FIGURES:
             continue
@@ -68,12 +65,10 @@ def read_study(folder: str | Path) -> Study:
             trials.append(read_trial(path, notes))
         except (UnreadableError, OSError) as error:
             notes.append(f"{path.name} is left out: {error}.")
-            if (path / "trial.json").exists():
-                damaged.append(path)
     if not trials and not notes:
         raise FileNotFoundError(f"{folder} holds no trials: give the folder of a study, such as studies/NAME")
     trials = sorted(trials, key=lambda trial: (-trial.score, trial.name))
-    return Study(folder, _with_differing_values(_without_copies(trials, notes)), notes, damaged)
+    return Study(folder, _with_differing_values(_without_copies(trials, notes)), notes)
 
 
 def read_trial(folder: Path, notes: list[str]) -> Trial:

@@ -1,5 +1,6 @@
 """What a trial writes about itself: its identity, its status, how it ended."""
 
+import itertools
 import json
 import math
 import platform
@@ -368,9 +369,9 @@ def _experiment(overrides: list[str]) -> list[str]:
 def _remove_half_written(folder: Path, pids: Iterable[int | None]) -> None:
     """Remove the temporary files of killed processes."""
     for pid in pids:
-        for place in (folder, folder / "checkpoints", folder / "predictions", folder / ".hydra"):
-            for path in place.glob(f".*.{pid}"):
-                path.unlink(missing_ok=True)
+        own = [(folder / name).rglob(f".*.{pid}") for name in ("checkpoints", "predictions", ".hydra")]
+        for path in [*folder.glob(f".*.{pid}"), *itertools.chain(*own)]:
+            path.unlink(missing_ok=True)
 
 
 def _remove_results(folder: Path, written: Iterable[str], pids: Iterable[int | None]) -> None:

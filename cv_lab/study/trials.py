@@ -32,8 +32,8 @@ class Trial:
         """Best value of the monitored metric, negated if smaller is better; -inf without a result."""
         if self.result is None or self.result["monitor"]["best"] is None:
             return -math.inf
-        monitor = self.result["monitor"]
-        return monitor["best"] if monitor["mode"] == "max" else -monitor["best"]
+        best = float(self.result["monitor"]["best"])
+        return best if self.result["monitor"]["mode"] == "max" else -best
 
     @property
     def name(self) -> str:
@@ -41,7 +41,8 @@ class Trial:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return self.record["parameters"]
+        parameters: dict[str, Any] = self.record["parameters"]
+        return parameters
 
     @property
     def status(self) -> str:
@@ -164,7 +165,7 @@ def number(value: Any) -> float | None:
 def metric_name(trial: Trial) -> str:
     """For a monitor called "val/accuracy", "accuracy"."""
     assert trial.result is not None
-    return trial.result["monitor"]["name"].partition("/")[2]
+    return str(trial.result["monitor"]["name"]).partition("/")[2]
 
 
 def seconds_per_percent(trial: Trial, with_shared: bool = False) -> float | None:

@@ -2,11 +2,12 @@
 
 import os
 import platform
-import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import torch
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -53,4 +54,10 @@ def peak_memory_mb(device: torch.device) -> float:
     """Return the highest memory of this process so far in MB: on `device` if it is a GPU, else in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # kilobytes on Linux
+    try:
+        import resource
+    except ImportError:  # on Windows
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss)) / 1e6
+    # In bytes on macOS, in kilobytes elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,0 +1,55 @@
+"""Studies on systems without fork server, file locks and signals of POSIX, as which Linux is disguised here."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+from tests.study.test_launcher import SMALL
+
+ELSEWHERE = ROOT / "tests/study/elsewhere"
+KILL = ("+callbacks.kill._target_=tests.saboteur.KillOnce", "+callbacks.kill.moment=last,none")
+
+
+def run(tmp_path: Path, study: str, disguised: bool) -> subprocess.CompletedProcess[str]:
+    """Run a study of two trials, one of which is killed in its second epoch unless a file says that it was."""
+    path = [str(ELSEWHERE)] if disguised else []
+    path += [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    overrides = ("epochs=2", "jobs=2", *KILL, f"+callbacks.kill.flag={tmp_path}/{study}", f"study={study}")
+    return subprocess.run(
+        [sys.executable, "train.py", "-m", *SMALL, f"studies_dir={tmp_path}", *overrides],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def figures(study: Path) -> dict[str, Any]:
+    """Epochs and metrics of each trial, by whether it was killed."""
+    found = {}
+    for path in study.glob("*/result.json"):
+        kind = json.loads((path.parent / "trial.json").read_text())["parameters"]["callbacks.kill.moment"]
+        with (path.parent / "metrics.csv").open() as file:
+            found[kind] = (list(csv.DictReader(file)), json.loads(path.read_text())["metrics"])
+    return found
+
+
+def test_a_study_runs_and_resumes_without_posix_and_has_equal_figures(tmp_path: Path) -> None:
+    (tmp_path / "here-last").touch()  # here none is killed
+    here = run(tmp_path, "here", disguised=False)
+    assert here.returncode == 0, here.stdout + here.stderr
+    killed = run(tmp_path, "elsewhere", disguised=True)
+    assert killed.returncode == 1, killed.stdout + killed.stderr
+    continued = run(tmp_path, "elsewhere", disguised=True)
+    assert continued.returncode == 0, continued.stdout + continued.stderr
+    assert "continued" in continued.stdout
+    assert "Traceback" not in killed.stderr + continued.stderr
+    assert (tmp_path / "elsewhere/report.html").exists()
+    assert len(figures(tmp_path / "here")) == 2
+    assert figures(tmp_path / "elsewhere") == figures(tmp_path / "here")
