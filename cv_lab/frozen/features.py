@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData, Split
-from cv_lab.data.in_memory import InMemoryImages
+from cv_lab.data.in_memory import InMemoryImages, train_batch_size
 from cv_lab.data.mapped import Mapped, find_or_compute
 from cv_lab.data.memory import send
 from cv_lab.models.cut import flops
@@ -88,7 +88,8 @@ class FeatureData(ImageData):
         if not self.whole_epochs:
             return super().train_dataloader()
         assert self.train is not None
-        seen = torch.arange(len(self.train) // self.batch_size * self.batch_size)
+        size = train_batch_size(len(self.train), self.batch_size)
+        seen = torch.arange(len(self.train) // size * size)
         return DataLoader([{"image": seen.new_empty(len(seen), 0), "index": seen}], None)  # type: ignore[arg-type]
 
     def inputs(self, dataset: InMemoryImages, index: Any, device: torch.device) -> Tensor:

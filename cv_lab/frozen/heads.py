@@ -208,7 +208,7 @@ class Heads:
             "start": _digest(self.start),
             "samples": _digest(data.train.rows, all_labels),
             "loss": self.loss,
-            "batches": [data.batch_size, data.seed, epochs],
+            "batches": [data.batch_size, data.seed, epochs, self.steps],
             "points": self.points,
         }
         name = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:24]
