@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cv_lab.data.augment import Augmentation, Batch, Mix
-from cv_lab.data.in_memory import CPU, InMemoryImages, eval_loader, train_loader
+from cv_lab.data.in_memory import CPU, InMemoryImages, eval_loader, train_batch_size, train_loader
 from cv_lab.data.memory import free_memory
 from cv_lab.data.preprocess import Preprocessing
 from cv_lab.data.problems import listed
@@ -32,7 +32,7 @@ class ImageData(LightningDataModule):
     of an image.
 
     Args:
-        batch_size: of all three loaders, in each process.
+        batch_size: of all three loaders, in each process; see :func:`~cv_lab.data.in_memory.train_batch_size`.
         augmentation: applied to training batches on the device, before normalisation.
         validation: "split" validates on a part of the training set and keeps the test set for the end; "test"
             validates on the test set, as many courses do, and so picks the checkpoint by it.
@@ -147,6 +147,12 @@ class ImageData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.train is not None
         epoch = self.trainer.current_epoch if self.trainer else 0
+        size = train_batch_size(len(self.train), self.batch_size, self._rank()[1])
+        if size < self.batch_size:
+            log.info(
+                "batches of %s instead of %s images, so that an epoch leaves out %s of %s and not %s",
+                *(size, self.batch_size, len(self.train) % size, len(self.train), len(self.train) % self.batch_size),
+            )
         return train_loader(self.placed(self.train), self.batch_size, self.seed, epoch, self.device, *self._rank())
 
     def val_dataloader(self) -> DataLoader[Batch]:

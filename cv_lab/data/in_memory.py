@@ -17,6 +17,7 @@ from cv_lab.labels import IGNORE, ClassCounts
 
 COUNTED_AT_ONCE = 256  # masks
 MOVED_AT_ONCE = 1024  # rows
+MOST_LEFT_OUT = 0.1  # of the training images in an epoch
 CPU = torch.device("cpu")
 
 
@@ -194,6 +195,21 @@ class EpochSampler(Sampler[int]):
         return iter(order.view(self.steps, self.processes, self.batch_size)[:, self.rank].flatten().tolist())
 
 
+def train_batch_size(images: int, batch_size: int, processes: int = 1) -> int:
+    """Return the size of training batches, `batch_size` or a little less, in each of `processes`.
+
+    An incomplete last batch is left out of an epoch, since it would weigh its few images like a whole batch. Where that
+    would leave out more than a tenth of `images`, an epoch has one batch more, and all are smaller: 204 images make two
+    batches of 102 instead of one of 128.
+    """
+    whole = images // (batch_size * processes)
+    left = images - whole * batch_size * processes
+    smaller = images // ((whole + 1) * processes)
+    if left <= MOST_LEFT_OUT * images or smaller < 2 or images % (smaller * processes) >= left:
+        return batch_size
+    return smaller
+
+
 def _as_is(batch: Any) -> Any:
     return batch
 
@@ -219,11 +235,11 @@ def train_loader(
     rank: int = 0,
     processes: int = 1,
 ) -> DataLoader[Batch]:
-    """Shuffled batches; an incomplete last one is dropped, since it would weigh its few samples like a whole batch.
+    """Return a loader of shuffled batches of equal size.
 
     Args:
         dataset: of the samples.
-        batch_size: of all batches.
+        batch_size: of all batches at most, see :func:`train_batch_size`.
         seed: of the order.
         epoch: the first, see :class:`EpochSampler`.
         device: where batches will go.
@@ -240,10 +256,11 @@ def train_loader(
         raise ValueError(
             f"batch_size={batch_size}{each} is larger than the training set of {len(dataset)} images: {remedy}"
         )
-    sampler = EpochSampler(len(dataset), seed, epoch, batch_size, rank, processes)
+    size = train_batch_size(len(dataset), batch_size, processes)
+    sampler = EpochSampler(len(dataset), seed, epoch, size, rank, processes)
     return DataLoader(
         dataset,
-        batch_size,
+        size,
         sampler=sampler,
         drop_last=True,
         collate_fn=_collate(device),

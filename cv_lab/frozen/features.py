@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData, Split
-from cv_lab.data.in_memory import InMemoryImages
+from cv_lab.data.in_memory import InMemoryImages, train_batch_size
 from cv_lab.data.mapped import Mapped, cached, name_of
 from cv_lab.models.cut import CutNetwork
 from cv_lab.models.meta import flops
@@ -91,7 +91,8 @@ class FeatureData(ImageData):
         if not self.placeholder_epochs:
             return super().train_dataloader()
         assert self.train is not None
-        seen = torch.arange(len(self.train) // self.batch_size * self.batch_size)
+        size = train_batch_size(len(self.train), self.batch_size)
+        seen = torch.arange(len(self.train) // size * size)
         return DataLoader([{"image": seen.new_empty(len(seen), 0), "index": seen}], None)  # type: ignore[arg-type]
 
     def inputs(self, dataset: InMemoryImages, index: Any, device: torch.device) -> Tensor:

@@ -81,7 +81,7 @@ class SharedHeads:
             "start": _digest(self.start),
             "samples": _digest(data.train.rows, all_labels),
             "loss": self.loss_config,
-            "batches": [data.batch_size, data.seed, self.epochs],
+            "batches": [data.batch_size, data.seed, self.epochs, self.steps],
             "points": self.points,
         }
         begun = 0.0

@@ -13,6 +13,7 @@ from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcess
 
 from cv_lab.config import plain
 from cv_lab.data.base import ImageData
+from cv_lab.data.in_memory import train_batch_size
 from cv_lab.tasks.base import Task
 
 # What the trial gives the trainer itself, and where a user chooses it.
@@ -105,7 +106,7 @@ def check_limits(trainer: Trainer, data: ImageData) -> None:
     assert data.train is not None
     processes = trainer.world_size
     batches = {
-        "train": len(data.train) // (data.batch_size * processes),
+        "train": len(data.train) // (train_batch_size(len(data.train), data.batch_size, processes) * processes),
         # Each process has a batch, if need be one without images.
         "val": max(1, math.ceil(len(data.val) / data.batch_size) // processes),
         "test": max(1, math.ceil(len(data.test) / data.batch_size) // processes),
