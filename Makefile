@@ -41,7 +41,8 @@ test-fast: .venv/tools ## run the quick tests
 test: .venv/tools ## run all tests but those of large networks
 	$(BIN)/python -m pytest
 
-# On Linux this downloads the oldest accepted torch with its CUDA libraries, gigabytes.
+# On Linux this downloads the oldest accepted torch with its CUDA libraries, gigabytes. So far it has been run with torch
+# 2.14 and torchvision 0.29, and the lowest versions of everything else: whether torch 2.6 suffices is not known.
 test-lowest: .venv-lowest/tools ## run the tests on the lowest versions that pyproject.toml accepts
 	.venv-lowest/bin/python -m pytest
 

@@ -103,6 +103,7 @@ def test_no_step_waits(steps: Callable[..., dict[str, list[Wait]]], overrides: t
         assert not waits, f"{kind}: {', '.join(map(str, waits))}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resident", ["true", "false"])
 def test_mask_rcnn_waits_in_torchvisions_code(steps: Callable[..., dict[str, list[Wait]]], resident: str) -> None:
     """The number of its boxes is known by the device alone, so that torchvision's proposals and heads wait for it.

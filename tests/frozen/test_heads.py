@@ -43,6 +43,7 @@ def _logs(folder: Path) -> str:
     return "".join(path.read_text() for path in sorted(folder.glob("*/train.log")))
 
 
+@pytest.mark.slow
 def test_a_study_of_heads_is_one_training(train: Train) -> None:
     sweep = ["-m", *PROBE, "optimizer=adam,sgd,rmsprop,nadam", "lr=1e-2,1e-3", "scheduler=cosine", "weight_decay=0.1"]
     together = train(*sweep)

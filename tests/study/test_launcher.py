@@ -70,6 +70,7 @@ def test_the_others_run_on_when_a_trial_raises_or_is_killed(
     assert "tried again" in printed
 
 
+@pytest.mark.slow
 def test_a_hanging_trial_is_given_up(train: Train, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as exit_info:
         train("-m", *SMALL, TROUBLE, "+callbacks.trouble.kind=hang", "trial_timeout=8")
@@ -155,6 +156,7 @@ def wait_for_checkpoint(study: Path, process: subprocess.Popen[str]) -> None:
     raise AssertionError("no checkpoint after five minutes")
 
 
+@pytest.mark.slow
 def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(train: Train, tmp_path: Path) -> None:
     overrides = ("-m", "seed=1,2", "epochs=4", "jobs=2", "+callbacks.slow._target_=tests.saboteur.Slow")
     arguments = command(tmp_path, *overrides, "+callbacks.slow.seconds=0.1")
@@ -190,6 +192,7 @@ def test_a_killed_and_then_interrupted_study_is_completed_by_the_same_command(tr
     assert {record["status"] for record in records(tmp_path / "s").values()} == {"completed"}
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
     arguments = command(tmp_path, *devices, "epochs=2", "batch_size=8")
@@ -211,6 +214,7 @@ def installed(engine: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{engine} is not installed: pip install '.[engines]'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -232,6 +236,7 @@ def test_other_launchers_fill_the_same_folders(overrides: list[str], tmp_path: P
     assert len(records(tmp_path / "s")["raise"]["attempts"]) == 1
 
 
+@pytest.mark.slow
 @installed("hydra_optuna_sweeper")
 def test_optuna_searches_into_the_same_folders_and_past_a_failure(train: Train, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/search.db"

@@ -56,6 +56,7 @@ def assert_same_outcome(left: Path, right: Path) -> None:
         assert_equal(*pair)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_trial_ends_bit_equal(train: Train, tmp_path: Path) -> None:
     # With jobs=2 as the killed ones, since the number of threads changes the last bits of sums.
     (whole,) = (path.parent for path in train("-m", *RICH, "study=whole", "jobs=2").parent.glob("whole/*/trial.json"))

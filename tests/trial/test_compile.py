@@ -15,6 +15,8 @@ from cv_lab.trial.build import load_task
 from scripts import export, predict
 from tests.conftest import PLAIN, TINY
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Path]
 # One shape of batches in training and one in evaluation: each other is compiled anew.
 SHORT = (*TINY, "data.train_count=64", "data.test_count=16", "batch_size=16", "data.val_fraction=0.25")

@@ -16,6 +16,8 @@ from cv_lab.tasks.classification import Classification
 from cv_lab.trial.build import load_task
 from tests.conftest import PLAIN
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Path]
 SMALL = ("data.train_count=24", "data.test_count=8", "data.image_size=32", "batch_size=8", "epochs=1", "logger=none")
 FROZEN = ("model=timm", "model.name=test_vit", "model.image_size=32")

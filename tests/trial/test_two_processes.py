@@ -19,6 +19,8 @@ from cv_lab.models.backbones import TimmNetwork
 from cv_lab.trial.build import load_task
 from tests.two_processes import run_in_two
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Path]
 # 41 images to test and 15 to validate in batches of 10: neither divides by two, nor do the batches.
 ODD = ("data.image_size=32", "data.train_count=56", "data.val_fraction=0.25", "data.test_count=41", "batch_size=10")
