@@ -146,7 +146,7 @@ def precision_recall(precision: NDArray[np.floating], names: Sequence[str], titl
         names: K names.
         title: above the curves.
     """
-    present = np.flatnonzero(np.isfinite(precision).all(0))
+    present = np.flatnonzero(np.isfinite(precision).all(0)).tolist()
     lines: list[tuple[NDArray[np.floating], Color, int, str]] = []
     for color, k in zip(palette(min(len(present), 256)).tolist() * 2, present, strict=False):
         few = len(present) <= MAX_COLORED

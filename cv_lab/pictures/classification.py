@@ -48,7 +48,7 @@ class ClassificationPictures(Pictures):
         return draw.grid(list(tiles))
 
     def figures(self, trainer: Trainer, task: Classification) -> NDArray[np.integer]:
-        return task.confusion("test").cpu().numpy()  # type: ignore[no-any-return]
+        return task.confusion("test").cpu().numpy()
 
     def finish(
         self, task: Classification, samples: Sequence[Sample], figures: NDArray[np.integer]

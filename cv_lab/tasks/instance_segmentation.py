@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import SumMetric
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.memory import send
@@ -12,7 +13,7 @@ from cv_lab.models.cut import flops
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory, Task
 from cv_lab.training.average_precision import KINDS, AveragePrecision, Found, at_own_size
-from cv_lab.training.metrics import MeanLoss, Metric
+from cv_lab.training.metrics import MeanLoss
 from cv_lab.training.seeds import seed_torch
 
 LEAST_SIDE = 1  # pixels of a box that is learnt from
@@ -28,25 +29,8 @@ class InstanceMetrics(nn.Module):
     def __init__(self, num_classes: int | None) -> None:
         super().__init__()
         self.losses = nn.ModuleDict({name: MeanLoss() for name in ("total", *LOSSES.values())})
-        self.dropped = Count()
+        self.dropped = SumMetric(nan_strategy="disable")  # else it would wait for a GPU in each step
         self.precision = None if num_classes is None else AveragePrecision(num_classes)
-
-
-class Count(Metric):
-    """A sum."""
-
-    full_state_update = False
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, number: Tensor | int) -> None:
-        self.total += number
-
-    def compute(self) -> Tensor:
-        return self.total.clone()
 
 
 class InstanceSegmentation(Task):
@@ -116,7 +100,7 @@ class InstanceSegmentation(Task):
         losses = {f"loss_{name}": metric.compute() for name, metric in metrics.losses.items()}  # type: ignore[operator]
         scalars = {"loss": losses.pop("loss_total"), **losses}
         if metrics.precision is None:
-            return scalars | {"dropped_boxes": metrics.dropped.compute().float()}
+            return scalars | {"dropped_boxes": metrics.dropped.compute()}
         figures = metrics.precision.compute()
         scalars |= {name: value for name, value in figures.items() if value.ndim == 0}
         for kind in ("mask_ap", "box_ap"):

@@ -32,7 +32,10 @@ def with_class_weights(
     Raises:
         ValueError: see :func:`class_weights`.
     """
-    made = {k: with_class_weights(v, classes, counts) if isinstance(v, Mapping) else v for k, v in config.items()}
+    made: dict[str, Any] = {
+        key: with_class_weights(value, classes, counts) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+    }
     if "class_weights" not in config:
         return made
     spec, beta = config["class_weights"], made.pop("beta", None)

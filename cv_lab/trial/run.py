@@ -183,7 +183,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     trainer.fit(task, data, ckpt_path=last, weights_only=True)
     if isinstance(task, LinearProbing) and task.heads is not None:
         share = task.heads.seconds / len(task.heads)
-        timing.add(share, counted=task.heads.seconds if task.heads.computed else 0.0)
+        timing.add(share, already_in_fit=task.heads.seconds if task.heads.computed else 0.0)
     sign = 1 if task.mode == "max" else -1
     best = max(history.rows, key=lambda row: sign * row[task.monitor])
     # Everything of the training is read before the test, which sets the callbacks back to the best checkpoint.
