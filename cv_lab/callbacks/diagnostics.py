@@ -1,4 +1,4 @@
-"""Warn of a training that goes wrong in the epoch in which it does."""
+"""Warn when a training goes wrong, in the epoch in which it does."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Diagnostics(Checkpoint):
     """Collect findings: what went wrong, since which epoch, with figures and with what to try.
 
-    A finding is warned of once, when it first holds. If it later holds no more, this is told too, and the finding
-    stays with the epoch of its recovery: a network that predicts one class in its first epoch may still learn.
+    A finding is logged as a warning once, when it first holds. When it no longer holds, that is logged too, and the
+    finding stays with the epoch of its recovery: a network that predicts one class in its first epoch may still learn.
     Until the network had time to learn, only an exploding loss is a finding.
     The findings are saved in the checkpoint. It is a `Checkpoint` for the reason that :class:`EpochHistory` gives,
     and must stand after it in the list.
@@ -37,7 +37,7 @@ class Diagnostics(Checkpoint):
         self.history, self.in_use = history, in_use
         self.findings: list[dict[str, Any]] = []
         self.untrained_loss: float | None = None
-        self.first_loss: Tensor | None = None  # the same on the device; reading it would wait for a GPU
+        self.first_loss: Tensor | None = None  # on the device, since reading it would wait for a GPU
 
     def on_train_batch_end(self, trainer: Trainer, task: Task, outputs: Any, *args: Any) -> None:  # type: ignore[override]
         if self.untrained_loss is None and self.first_loss is None:
@@ -47,22 +47,22 @@ class Diagnostics(Checkpoint):
         if self.untrained_loss is None:
             assert self.first_loss is not None
             self.untrained_loss = self.first_loss.item()
-        told = self._diagnose(trainer, task)
+        current = self._diagnose(trainer, task)
         epoch = trainer.current_epoch + 1
         for finding in self.findings:
-            if finding["recovered"] is None and finding["kind"] not in told:
+            if finding["recovered"] is None and finding["kind"] not in current:
                 finding["recovered"] = epoch
                 if trainer.is_global_zero:
                     log.info("epoch %s: recovered from %s", epoch, finding["kind"].replace("_", " "))
         known = {finding["kind"] for finding in self.findings if finding["recovered"] is None}
-        for kind, message in told.items():
+        for kind, message in current.items():
             if kind not in known:
                 self.findings.append({"kind": kind, "epoch": epoch, "message": message, "recovered": None})
                 if trainer.is_global_zero:
                     log.warning("warning: epoch %s: %s", epoch, message)
 
     def _diagnose(self, trainer: Trainer, task: Task) -> dict[str, str]:
-        """What holds now, as messages by kind."""
+        """Return the messages of the findings that hold now, by kind."""
         rows, in_use = self.history.rows, self.in_use
         assert self.untrained_loss is not None
         found = {"exploding_loss": diagnosis.exploding_loss(rows, self.untrained_loss, in_use)}
@@ -77,7 +77,7 @@ class Diagnostics(Checkpoint):
                 counts = confusion.cpu().numpy()
                 unit = "pixels" if task.target == "mask" else "images"
                 found["collapse"] = diagnosis.collapse(counts, task.classes, unit, in_use)
-                if found["collapse"] is None:  # of which chance level is but a consequence
+                if found["collapse"] is None:  # which would explain a chance level
                     found["chance_level"] = diagnosis.chance_level(counts, unit, in_use)
         return {kind: message for kind, message in found.items() if message is not None}
 
@@ -89,7 +89,7 @@ class Diagnostics(Checkpoint):
 
 
 def remedies_in_use(config: DictConfig, choices: Mapping[str, str]) -> set[str]:
-    """Which of :data:`~cv_lab.study.diagnosis.REMEDIES` a trial uses already.
+    """Return which of :data:`~cv_lab.study.diagnosis.REMEDIES` a trial uses already.
 
     Args:
         config: the composed config.

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights that is tested, rounds nothing away, and does not wait for a GPU."""
+"""Exponential moving average of the weights."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -15,18 +15,18 @@ from torch.optim.swa_utils import AveragedModel
 class ExponentialMovingAverage(EMAWeightAveraging):
     """Validate, test and save an exponential moving average of the weights.
 
-    A fixed decay needs 1 / (1 - decay) steps to forget the random weights that it starts from. With `warmup`, the decay
-    of the average's n-th update after its first is (1 + n) / (10 + n), if that is less, as in TensorFlow's
+    With a fixed decay it takes 1 / (1 - decay) steps to forget the random weights at the start. With `warmup`, the
+    decay of the n-th update after the first is (1 + n) / (10 + n), if that is less, as in TensorFlow's
     ``ExponentialMovingAverage``.
 
-    It differs from Lightning's callback in three more ways. In a test after the training it tests the average, where
-    Lightning's loads the weights that were averaged. What does not change stays bit-equal, such as a frozen backbone,
-    where Lightning's formula rounds. And it does not read a counter on the device twice in each step, which would wait
-    for a GPU.
+    It differs from Lightning's callback in three more ways. A test after the training tests the average, where
+    Lightning's loads the current weights. Weights that do not change, such as those of a frozen backbone, stay
+    bit-equal, where Lightning's formula rounds. And it does not read a counter on the device twice per step, which
+    would wait for a GPU.
 
     Args:
         decay: share of the old average that a step keeps, in 0..1.
-        warmup: let the decay rise to that.
+        warmup: let the decay rise to `decay`.
         options: of Lightning's `EMAWeightAveraging`.
 
     Raises:
@@ -52,10 +52,10 @@ class ExponentialMovingAverage(EMAWeightAveraging):
 
 
 class _Average(AveragedModel):
-    """Keeps the number of updates in Python, so that `n_averaged`, which is on the device, is read only once.
+    """Keep the number of updates in Python, so that `n_averaged`, which is on the device, is read only once.
 
     Args:
-        model: whose values are averaged.
+        model: the module whose values are averaged.
         decay: see :class:`ExponentialMovingAverage`.
         warmup: see there.
         device: where the average is kept; None for that of `model`.

@@ -1,4 +1,4 @@
-"""A trial whose loss is no number any more has failed, and says so."""
+"""Fail a trial when its training loss becomes NaN or infinite."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ from cv_lab.labels import NonFiniteLossError
 
 
 class RequireFiniteLoss(Callback):
-    """End the trial at the first training loss that is NaN or infinite.
+    """Raise :class:`~cv_lab.labels.NonFiniteLossError` at the first training loss that is NaN or infinite.
 
-    On a GPU, looking at a loss waits for the step to finish; losses are therefore collected there and looked at
-    together every `gpu_interval` steps.
+    Args:
+        gpu_interval: on a GPU, reading a loss waits for its step to finish, so losses are read together every so many
+            steps.
     """
 
     def __init__(self, gpu_interval: int = 50) -> None:
@@ -23,7 +24,7 @@ class RequireFiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # By the names that the data set gives them, if it gives any.
+        # Images are named as in the data set, if it names them.
         self.pending.append((trainer.global_step, outputs["loss"].detach(), batch.get("id", batch["index"])))
         if len(self.pending) >= (1 if pl_module.device.type == "cpu" else self.gpu_interval):
             self._check(trainer)

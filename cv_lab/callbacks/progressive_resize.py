@@ -1,4 +1,4 @@
-"""Early epochs on smaller images."""
+"""Train on smaller images in early epochs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from cv_lab.training.losses import full_precision
 
 
 class ProgressiveResize(Callback):
-    """Train on scaled-down images first, which costs less and teaches nearly as much (Howard, 2018).
+    """Train on scaled-down images first, which costs less and loses little accuracy (Howard, 2018).
 
     Args:
-        sizes: side in pixels for each epoch from the first on; later epochs take the images as they are.
+        sizes: side in pixels for each epoch from the first on; later epochs use the images as they are.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Random numbers as a function of seed and epoch."""
+"""Seed the generators in each epoch."""
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -8,14 +8,14 @@ from cv_lab.training.seeds import seed_all
 class ReseedEachEpoch(Callback):
     """Seed all generators at the start of each epoch.
 
-    Augmentation and dropout of an epoch then depend on nothing before it, and a trial that is continued from a
-    checkpoint ends with the weights of an unbroken one. No random state needs to be saved.
+    The random numbers of an epoch then depend only on seed and epoch, so a trial that is continued from a checkpoint
+    ends with the weights of an uninterrupted one. No random state needs to be saved.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Processes of one trial draw differently, since each has its own part of the data.
+        # Each process has its own part of the data and draws its own numbers.
         seed = (self.seed * 1_000_003 + trainer.current_epoch) * trainer.world_size + trainer.global_rank
         seed_all(seed, pl_module.device)

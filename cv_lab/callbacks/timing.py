@@ -1,4 +1,4 @@
-"""What a trial costs."""
+"""Measure the time and memory that a trial takes."""
 
 import time
 from typing import Any
@@ -8,9 +8,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class Timing(Callback):
-    """Measure seconds of the whole fit, of each epoch and of training alone, and images trained on.
+    """Measure the seconds of the whole fit, of each epoch and of training alone, and count the training images.
 
-    Its figures are saved in the checkpoint, so a continued trial counts what came before the break.
+    The figures are saved in the checkpoint, so a continued trial includes what came before the break.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Timing(Callback):
 
     @property
     def fit_seconds(self) -> float:
-        """Seconds since the fit began; of a continued one, with those up to its checkpoint."""
+        """Seconds since the fit began, with those up to the checkpoint that it continues from."""
         return self.earlier_fit_seconds + time.perf_counter() - self._fit_start
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -42,9 +42,9 @@ class Timing(Callback):
         self.train_seconds += self._last_batch - self._start
         self.epoch_seconds.append(time.perf_counter() - self._start)
 
-    def add(self, seconds: float, counted: float) -> None:
-        """Add `seconds` of training outside the epochs, of which the fit, but no epoch, counted `counted` already."""
-        self.earlier_fit_seconds += seconds - counted
+    def add(self, seconds: float, already_in_fit: float) -> None:
+        """Add time spent on shared head training; `already_in_fit` seconds of it are part of `fit_seconds`."""
+        self.earlier_fit_seconds += seconds - already_in_fit
         self.train_seconds += seconds
         self.epoch_seconds = [s + seconds / len(self.epoch_seconds) for s in self.epoch_seconds]
 

@@ -146,9 +146,9 @@ def precision_recall(precision: NDArray[np.floating], names: Sequence[str], titl
         names: K names.
         title: above the curves.
     """
-    present = np.flatnonzero(np.isfinite(precision).all(0))
+    present = np.flatnonzero(np.isfinite(precision).all(0)).tolist()
     lines: list[tuple[NDArray[np.floating], Color, int, str]] = []
-    for color, k in zip(palette(min(len(present), 256)).tolist() * 2, present.tolist(), strict=False):
+    for color, k in zip(palette(min(len(present), 256)).tolist() * 2, present, strict=False):
         few = len(present) <= MAX_COLORED
         lines.append((precision[:, k], tuple(color) if few else (204, 204, 204), 2, names[k] if few else ""))
     if len(present) > 1:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import SumMetric
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.memory import send
@@ -13,7 +14,7 @@ from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Opera
 from cv_lab.models.meta import flops
 from cv_lab.tasks.base import Exported, ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.average_precision import FIGURES, KINDS, AveragePrecision, Found, at_own_size
-from cv_lab.training.metrics import MeanLoss, Metric
+from cv_lab.training.metrics import MeanLoss
 from cv_lab.training.seeds import seed_torch
 from cv_lab.training.units import LOSS, SHARE, Unit
 
@@ -30,25 +31,8 @@ class InstanceMetrics(nn.Module):
     def __init__(self, num_classes: int | None) -> None:
         super().__init__()
         self.losses = nn.ModuleDict({name: MeanLoss() for name in ("total", *LOSSES.values())})
-        self.dropped = Count()
+        self.dropped = SumMetric(nan_strategy="disable")  # else it would wait for a GPU in each step
         self.precision = None if num_classes is None else AveragePrecision(num_classes)
-
-
-class Count(Metric):
-    """A sum."""
-
-    full_state_update = False
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, number: Tensor | int) -> None:
-        self.total += number
-
-    def compute(self) -> Tensor:
-        return self.total.clone()
 
 
 class InstanceSegmentation(Task):
@@ -125,7 +109,7 @@ class InstanceSegmentation(Task):
         losses = {f"loss_{name}": metric.compute() for name, metric in metrics.losses.items()}  # type: ignore[operator]
         scalars = {"loss": losses.pop("loss_total"), **losses}
         if metrics.precision is None:
-            return scalars | {"dropped_boxes": metrics.dropped.compute().float()}
+            return scalars | {"dropped_boxes": metrics.dropped.compute()}
         figures = metrics.precision.compute()
         scalars |= {name: value for name, value in figures.items() if value.ndim == 0}
         for kind in ("mask_ap", "box_ap"):

@@ -1,4 +1,4 @@
-"""Average precision by COCO's protocol, for masks and boxes, with masks kept as run lengths alone."""
+"""Average precision by COCO's protocol, for masks and boxes, with masks stored as run lengths only."""
 
 import logging
 import math
@@ -31,9 +31,9 @@ HALF = 0  # of the ten thresholds of overlap, the lowest: 0.5
 
 
 class AveragePrecision(Metric):
-    """COCO's figures of detections and :class:`~cv_lab.data.instances.Instances`, equal to pycocotools'.
+    """COCO's figures for detections and :class:`~cv_lab.data.instances.Instances`, equal to pycocotools'.
 
-    They are computed by faster-coco-eval, which does what pycocotools does in C++, and takes a third of its time.
+    They are computed by faster-coco-eval, which does in C++ what pycocotools does, in a third of its time.
     `torchmetrics.detection.MeanAveragePrecision` calls the same library, but rounds the thresholds of overlap and
     recall to float32: a recall of exactly 3/5 then misses the threshold 0.6, and the figures differ from pycocotools'
     by up to some percent of a class. It also evaluates anew for each class.
@@ -53,7 +53,7 @@ class AveragePrecision(Metric):
         self.images: list[tuple[Found, Instances]] = []  # no state, since torchmetrics gathers tensors alone
 
     def update(self, found: Sequence["Found"], objects: Sequence[Instances]) -> None:
-        """Count what was `found` in images with `objects`."""
+        """Add the detections in images with `objects`."""
         self.images += zip(found, objects, strict=True)
 
     def reset(self) -> None:
@@ -90,7 +90,7 @@ class AveragePrecision(Metric):
         return [image for part in parts for image in part]
 
     def _dataset(self, annotations: Sequence[list[dict[str, Any]]], images: Sequence[tuple[Any, Instances]]) -> COCO:
-        """A data set in COCO's format, from what is told of each image."""
+        """Build a data set in COCO's format from the annotations of each image."""
         every = [{**one, "image_id": number} for number, some in enumerate(annotations) for one in some]
         return COCO(
             {
@@ -99,14 +99,14 @@ class AveragePrecision(Metric):
                     for number, (_, objects) in enumerate(images)
                 ],
                 "categories": [{"id": k} for k in range(self.num_classes)],
-                # An id of 0 would mean that nothing was matched.
+                # COCOeval reads an id of 0 as no match.
                 "annotations": [{**one, "id": number} for number, one in enumerate(every, start=1)],
             }
         )
 
 
 class Found:
-    """What was found in an image, at the image's own size.
+    """The detections in an image, at the image's own size.
 
     Args:
         boxes: float32 (M, 4), x, y, width and height in pixels.
@@ -128,15 +128,15 @@ class Found:
 
 
 def at_own_size(detections: dict[str, Tensor], size: tuple[int, int], scale: tuple[float, float]) -> Found:
-    """Detections in an image as a network saw it, in the image of its own size.
+    """Map detections from network resolution to the original image.
 
-    Masks are drawn one by one and kept as run lengths: of a photograph with a hundred of them this takes 0.3 MB at a
+    Masks are drawn one by one and stored as run lengths: for a photograph with a hundred of them this takes 0.3 MB at a
     time instead of 100 MB.
 
     Args:
         detections: of a :class:`~cv_lab.models.mask_rcnn.InstanceSegmenter`.
-        size: own height and width.
-        scale: factors from own x and y to those that the network saw.
+        size: height and width of the original image.
+        scale: factors from x and y in the original image to those at network resolution.
     """
     height, width = size
     corners = detections["boxes"].cpu() / torch.tensor([*scale, *scale])
@@ -169,7 +169,7 @@ def _paste(mask: Tensor, box: NDArray[np.float32], canvas: NDArray[np.uint8]) ->
 
 
 def _places(first: np.float32, last: np.float32, size: int) -> tuple[slice, NDArray[np.float32]]:
-    """The pixels around a side of a box, and where their centres lie between its ends, which are -1 and 1."""
+    """Return the pixels along a side of a box, and the places of their centres, the side's ends being -1 and 1."""
     pixels = slice(max(math.floor(first) - 1, 0), min(math.ceil(last) + 1, size))
     centres = np.arange(pixels.start, pixels.stop, dtype=np.float32) + np.float32(0.5)
     return pixels, (centres - first) / (last - first) * 2 - 1
@@ -184,7 +184,7 @@ def _truth(objects: Instances) -> list[dict[str, Any]]:
 
 
 def _detections(found: Found, kind: str) -> list[dict[str, Any]]:
-    """As pycocotools reads results: their areas are those of boxes or of masks, by what is evaluated."""
+    """Return COCO results as pycocotools reads them: areas are those of boxes or masks, whichever is evaluated."""
     boxes, masks = found.boxes.tolist(), list(found.masks)
     if kind == "bbox":
         areas = [width * height for _, _, width, height in boxes]
@@ -198,5 +198,5 @@ def _detections(found: Found, kind: str) -> list[dict[str, Any]]:
 
 
 def _known(value: float | NDArray[np.float64]) -> Tensor:
-    """As float32, with NaN for -1, by which COCO's tools mean that there is nothing to measure."""
+    """Convert to float32, with NaN for -1, which COCO's tools give where there is nothing to measure."""
     return torch.as_tensor(np.where(value == -1, math.nan, value), dtype=torch.float32)

@@ -4,8 +4,12 @@ All take logits, float (N, K) or (N, K, H, W), and a target: int64 classes of sh
 classification take float (N, K) class probabilities as well, as mixed images have. Pixels labelled `IGNORE` count in
 none of them, and a batch without any other has a loss of 0 with a gradient of 0.
 
-Logits of half precision are raised to float32 first, and so is the loss: a sum of pixels exceeds float16's range and
+Logits of half precision are raised to float32 first, and so is the loss: a sum over pixels exceeds float16's range and
 stops growing in bfloat16. Nothing here makes the processor wait for a GPU.
+
+segmentation_models.pytorch has losses of the same names. They are not used because, on the same logits, its Dice loss
+averages over absent classes too (0.641 where this gives 0.854), its focal loss is another one (0.34 against 2.09) and
+NaN for a batch without labels, and its Lovasz loss raises an error there.
 """
 
 from collections.abc import Mapping
@@ -77,7 +81,7 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         logits = full_precision(logits)
         log_p = F.log_softmax(logits, dim=1)
-        # 1 - p without cancellation. It is kept from 0, where its power has an infinite slope for a gamma below 1.
+        # 1 - p without cancellation, and not 0, where its power has an infinite slope for a gamma below 1.
         rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
         discounted = rest**self.gamma * log_p
         classes = logits.shape[1]
@@ -119,18 +123,18 @@ class TverskyLoss(nn.Module):
 class LovaszLoss(nn.Module):
     """Lovász-softmax (Berman et al., 2018): a convex surrogate of one minus the IoU, of the batch's true classes.
 
-    For pixels only. Sorting all pixels once a class makes it several times as slow as the others.
+    For pixels only. It sorts all pixels once per class, which makes it several times as slow as the others.
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         p = full_precision(logits).softmax(1).movedim(1, 0).flatten(1)  # (K, P)
         truth = truth_of_each_class(target, len(p)).movedim(1, 0).flatten(1)
         counted, present = (target != IGNORE).flatten(), truth.any(1)
-        # A GPU would have to be waited for to learn which classes occur; a CPU saves the sorting of the others.
+        # On a CPU, sort only for classes that occur; on a GPU, learning which these are would mean waiting for it.
         classes = present.nonzero().flatten().tolist() if present.is_cpu else range(len(p))
-        total = p.sum() * 0  # of a batch without labels, too, with a gradient
+        total = p.sum() * 0  # has a gradient, also for a batch without labels
         for k in classes:
-            # Pixels that do not count are sorted behind all others, where they change no one's part.
+            # Ignored pixels are sorted behind all others, where they do not change the gradient of any.
             errors = torch.where(counted, (truth[k].to(p.dtype) - p[k]).abs(), -1)
             errors, order = errors.sort(descending=True)
             total = total + (errors.clamp(min=0) * _lovasz_gradient(truth[k][order]).to(p.dtype)).sum() * present[k]
@@ -170,15 +174,15 @@ class WeightedSum(nn.Module):
 
 
 def ignore_index(target: Tensor) -> int:
-    """The label that does not count among integer targets: `IGNORE` for pixels, none for whole images."""
+    """Return the label that does not count among integer targets: `IGNORE` for pixels, none for whole images."""
     return IGNORE if target.ndim > 1 else NO_LABEL
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    """`logits` in float32, or in float64 where they are that already."""
+    """Convert `logits` to float32; float64 stays as it is."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def truth_of_each_class(target: Tensor, classes: int) -> Tensor:
-    """Which pixels of `target`, int64 (N, H, W), are of each class: bool (N, K, H, W)."""
+    """Return which pixels of `target`, int64 (N, H, W), are of each class: bool (N, K, H, W)."""
     return target[:, None] == torch.arange(classes, device=target.device)[:, None, None]
