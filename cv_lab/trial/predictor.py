@@ -39,7 +39,7 @@ class Predictor:
     file, a PIL image, or RGB pixels, uint8 (H, W, 3). It is scaled as the task's data set scales its images, and
     predictions are for its own size. A prediction depends on the task:
 
-    - classification: probabilities, float32 (K,)
+    - classification, of one class or of several: probabilities, float32 (K,)
     - semantic segmentation: probabilities of each pixel, float32 (K, H, W)
     - instance segmentation: a :class:`~cv_lab.training.average_precision.Found`, with boxes (x, y, width and height in
       pixels), classes (indices into `classes`), scores, best first, and masks as run lengths of COCO
@@ -66,11 +66,11 @@ class Predictor:
 
     def _predict(self, images: Sequence[Picture]) -> list[Any]:
         assert self.task.image_size is not None
-        square = self.task.target == "label"
-        fitted = [_square(image, max(self.task.image_size)) if square else self._framed(image) for image in images]
+        size = max(self.task.image_size)
+        fitted = [_square(image, size) if self.task.square_photos else self._framed(image) for image in images]
         pixels = torch.from_numpy(np.stack([canvas for canvas, _, _ in fitted])).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            outputs = self.task(self.task.preprocessing(pixels))
+            outputs = self.task.predict(self.task.preprocessing(pixels))
         return [self._at_own_size(out, used, own) for out, (_, used, own) in zip(outputs, fitted, strict=True)]
 
     def _framed(self, image: Picture) -> tuple[Pixels, tuple[int, int], tuple[int, int]]:
@@ -96,7 +96,7 @@ class Predictor:
         """What the network says of one image, of which it saw the upper left `used` pixels of its canvas."""
         if self.task.target == "instances":
             return at_own_size(output, own, (used[1] / own[1], used[0] / own[0]))
-        probabilities: Tensor = output.float().softmax(0)
+        probabilities: Tensor = output.float()
         if self.task.target == "mask":
             seen = probabilities[None, :, : used[0], : used[1]]
             (probabilities,) = F.interpolate(seen, own, mode="bilinear", align_corners=False)
