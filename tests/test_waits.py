@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 
 from cv_lab.callbacks.finite import RequireFiniteLoss
-from cv_lab.trial import shared_heads
+from cv_lab.frozen import shared_heads
 from tests.conftest import PLAIN
 from tests.pretended_device import WAITS, Wait, pretended_device
 

@@ -66,7 +66,7 @@ class Diagnostics(Checkpoint):
         rows, in_use = self.history.rows, self.in_use
         assert self.untrained_loss is not None
         found = {"exploding_loss": diagnosis.exploding_loss(rows, self.untrained_loss, in_use)}
-        if diagnosis.had_time_to_learn(trainer.global_step, int(trainer.estimated_stepping_batches)):
+        if diagnosis.had_time_to_learn(task.global_step, int(trainer.estimated_stepping_batches)):
             found |= {
                 "diverging_loss": diagnosis.diverging_loss(rows, in_use),
                 "dead_learning": diagnosis.dead_learning(rows),

@@ -23,7 +23,7 @@ class EpochHistory(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         values = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
-        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **values})
+        self.rows.append({"epoch": trainer.current_epoch + 1, "step": pl_module.global_step, **values})
         if trainer.is_global_zero:
             write_csv(self.path, self.rows)
 

@@ -106,10 +106,14 @@ class InMemoryImages(Dataset[Batch]):
     def __getitems__(self, indices: list[int]) -> Batch:
         """A whole batch at once; torch's loader calls this in place of one ``__getitem__`` a sample."""
         index = send(torch.tensor(indices), self.labels.device)
-        batch = {"image": self.images[index], "label": self.labels[index], "index": index}
+        batch = {"image": self.inputs(index), "label": self.labels[index], "index": index}
         if self.masks is not None:
             batch["mask"] = self.masks[index]
         return batch
+
+    def inputs(self, index: Any) -> Tensor:
+        """What batches carry as "image": the images at `index`."""
+        return self.images[index]
 
     def subset(self, indices: Any) -> "InMemoryImages":
         """The samples at `indices`, int (M,), as a data set of its own."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import shutil
@@ -40,6 +41,18 @@ class Mapped:
     facts: dict[str, Any]
     computed: bool  # in this call, rather than found
     path: Path | None  # None if it could not be kept
+
+
+def cached(
+    folder: Path, key: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, rows: Rows, facts: Callable[[], Any]
+) -> Mapped:
+    """Return the tensor that `key` names from `folder`, computing it first where needed; see `find_or_compute`."""
+    return find_or_compute(folder / f"{name_of(key)}.safetensors", key, shape, dtype, rows, facts)
+
+
+def name_of(key: dict[str, Any]) -> str:
+    """Return a short hash of `key`, which holds plain values."""
+    return hashlib.sha256(_text(key).encode()).hexdigest()[:24]
 
 
 def find_or_compute(

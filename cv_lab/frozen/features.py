@@ -1,7 +1,7 @@
-"""Features of a frozen backbone, computed once for each image and found again by every later trial.
+"""Features of a frozen backbone: computed once for each image, and read from disk by every later trial.
 
-They are kept under a key of everything that they depend on: the backbone with a hash of its weights, the layer and
-the pooling that they are taken from, what images go through, the images themselves, precision and library versions.
+They are kept under a key of everything that they depend on: the backbone with a hash of its weights, the layer whose
+input they are, the preprocessing, the images themselves, precision and library versions.
 """
 
 import hashlib
@@ -23,14 +23,13 @@ from torch.utils.data import DataLoader
 from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.mapped import Mapped, find_or_compute
-from cv_lab.data.memory import send
+from cv_lab.data.mapped import Mapped, cached, name_of
 from cv_lab.models.cut import CutNetwork
 from cv_lab.models.meta import flops
 
 log = logging.getLogger(__name__)
-AT_ONCE = 64  # images in a pass of the backbone: more gain nothing on processors
-FORMAT = 2  # of the facts beside the features: seconds and operations of the pass
+PASS_BATCH = 64  # images in a batch of the backbone: larger batches are no faster on processors
+FORMAT = 2  # version of the facts beside the features: seconds and operations of the pass
 SPLITS = ("train", "val", "test")
 PACKAGES = ("torch", "torchvision", "timm")
 
@@ -50,9 +49,9 @@ class FeatureRows(InMemoryImages):
         assert len(features) == len(source)
         self.features = features
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        index = send(torch.tensor(indices), self.labels.device)
-        return {"image": self.features[index], "label": self.labels[index], "index": index}
+    def inputs(self, index: Any) -> Tensor:
+        """Features at `index`."""
+        return self.features[index]
 
 
 class FeatureData(ImageData):
@@ -61,14 +60,14 @@ class FeatureData(ImageData):
     Args:
         data: set up.
         features: float (N, D), of the samples of each split.
-        key: names what the training features were computed from.
-
-    Attributes:
-        whole_epochs: give each epoch of training as one batch that holds no features, for heads that are trained
+        key: names the computation of the training features.
+        placeholder_epochs: make each epoch of training one batch without features, for a head that is trained
             elsewhere.
     """
 
-    def __init__(self, data: ImageData, features: dict[str, Tensor], key: str) -> None:
+    def __init__(
+        self, data: ImageData, features: dict[str, Tensor], key: str, placeholder_epochs: bool = False
+    ) -> None:
         super().__init__(
             data.batch_size,
             None,
@@ -77,23 +76,26 @@ class FeatureData(ImageData):
             resident=data.resident,
             preprocessing=data.preprocessing,
         )
-        self.key, self.whole_epochs = key, False
+        self.source, self.features, self.key, self.placeholder_epochs = data, features, key, placeholder_epochs
         self.mean, self.std, self.classes = data.mean, data.std, data.classes
         self.train, self.val, self.test = (FeatureRows(getattr(data, s), features[s]) for s in SPLITS)
+
+    def with_placeholder_epochs(self) -> "FeatureData":
+        """The same data, with each epoch of training as one batch without features."""
+        return FeatureData(self.source, self.features, self.key, placeholder_epochs=True)
 
     def load(self, train: bool) -> InMemoryImages:
         raise AssertionError("features are loaded already")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        if not self.whole_epochs:
+        if not self.placeholder_epochs:
             return super().train_dataloader()
         assert self.train is not None
         seen = torch.arange(len(self.train) // self.batch_size * self.batch_size)
         return DataLoader([{"image": seen.new_empty(len(seen), 0), "index": seen}], None)  # type: ignore[arg-type]
 
     def inputs(self, dataset: InMemoryImages, index: Any, device: torch.device) -> Tensor:
-        assert isinstance(dataset, FeatureRows)
-        return self.in_precision(dataset.features[index].to(device))
+        return self.in_precision(dataset.inputs(index).to(device))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch
@@ -101,25 +103,31 @@ class FeatureData(ImageData):
 
 @dataclass(frozen=True)
 class FeaturePass:
-    """What the features of a trial cost."""
+    """The cost of the features of a trial.
 
-    seconds: float  # of the pass through the backbone, whether in this trial or an earlier one
-    computed: bool  # in this trial
-    flops: int  # of backbone and head for one image
+    Attributes:
+        seconds: of the pass through the backbone, whether in this trial or an earlier one.
+        computed: whether it was in this trial.
+        flops: operations of backbone and head for one image.
+    """
+
+    seconds: float
+    computed: bool
+    flops: int
 
 
 def with_features(
     data: ImageData, network: CutNetwork, trainer: Trainer, name: str, folder: Path, wanted: bool
 ) -> tuple[ImageData, FeaturePass | None]:
-    """`data` with features in place of images where they can be computed once; else `data`, and the log says why.
+    """Replace the images of `data` by features where these can be computed once; else log the reason.
 
     Args:
         data: set up.
         network: with its weights.
         trainer: decides on device and precision.
-        name: of the backbone.
+        name: of the network.
         folder: where features are kept.
-        wanted: whether to do so at all.
+        wanted: false leaves the images.
     """
     why_not = network.why_not_cached()
     if not wanted:
@@ -137,7 +145,7 @@ def with_features(
         "layer": f"input of {' and '.join(network.cut_at)}",  # behind the network's own pooling
         "preprocessing": data.preprocessing.over(data.mean, data.std).describe(),
         "precision": str(trainer.precision),
-        "device": trainer.strategy.root_device.type,  # they round differently
+        "device": trainer.strategy.root_device.type,  # devices round differently
         "versions": {package: version(package) for package in PACKAGES},
     }
     assert data.train is not None
@@ -148,22 +156,22 @@ def with_features(
     for split in ("train", "test"):
         parts = {split: getattr(data, split)} | ({"val": data.val} if shared_with_val == split else {})
         union = _Union(list(parts.values()))
-        names[split], found = _features_of(union, data, network, trainer, key, folder)
-        seconds, computed = seconds + found.facts["seconds"], computed or found.computed
+        names[split], kept = _features_of(union, data, network, trainer, key, folder)
+        seconds, computed = seconds + kept.facts["seconds"], computed or kept.computed
         for part, dataset in parts.items():
             places = union.places(dataset)
-            whole = len(places) == len(found.tensor) and torch.equal(places, torch.arange(len(places)))
-            features[part] = found.tensor if whole else found.tensor[places]
+            whole = len(places) == len(kept.tensor) and torch.equal(places, torch.arange(len(places)))
+            features[part] = kept.tensor if whole else kept.tensor[places]
     if computed:
         log.info("features computed in %.1f s, for this trial and later ones", seconds)
     else:
         log.info("features of an earlier trial are used, which took %.1f s", seconds)
-    operations = found.facts["flops"] + flops(network.head, (1, network.width))
+    operations = kept.facts["flops"] + flops(network.head, (1, network.width))
     return FeatureData(data, features, names["train"]), FeaturePass(seconds, computed, operations)
 
 
 class _Union:
-    """The samples of several parts of one set, each once, in the order of that set."""
+    """Deduplicated union of splits of one data set, in the order of that set."""
 
     def __init__(self, parts: list[InMemoryImages]) -> None:
         self.parts = parts
@@ -178,12 +186,12 @@ class _Union:
         return len(self.rows)
 
     def places(self, part: InMemoryImages) -> Tensor:
-        """Where the samples of `part` stand here, int64 (N,)."""
+        """Index of each sample of `part` in the union, int64 (N,)."""
         return torch.searchsorted(self.rows, part.rows)
 
     def batches(self) -> Iterator[Tensor]:
-        """All images in order, uint8 (<= AT_ONCE, 3, H, W)."""
-        for owner, local in zip(self.owner.split(AT_ONCE), self.local.split(AT_ONCE), strict=True):
+        """All images in order, uint8 (<= PASS_BATCH, 3, H, W)."""
+        for owner, local in zip(self.owner.split(PASS_BATCH), self.local.split(PASS_BATCH), strict=True):
             images = torch.empty(len(owner), *self.parts[0].images.shape[1:], dtype=torch.uint8)
             for number, part in enumerate(self.parts):
                 mine = owner == number
@@ -202,37 +210,34 @@ class _Union:
 def _features_of(
     images: _Union, data: ImageData, network: CutNetwork, trainer: Trainer, key: dict[str, Any], folder: Path
 ) -> tuple[str, Mapped]:
-    """The name of the features of `images`, and themselves."""
+    """The features of `images`, and a name of their computation."""
     key = key | {"images": images.digest()}
-    name = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:24]
-    dtype = torch.float64 if trainer.precision == "64-true" else torch.float32  # in which half precision is exact
-    seconds, operations = 0.0, 0
+    plugin, device = trainer.precision_plugin, trainer.strategy.root_device
+    # Half precision is exact in float32.
+    dtype = torch.float64 if trainer.precision == "64-true" else torch.float32
+    facts = {"seconds": 0.0, "flops": 0}
 
     def rows() -> Iterator[Tensor]:
-        nonlocal seconds, operations
-        console = get_console()
         log.info("running the backbone once over %s images", f"{len(images):,}")
-        batches = track(
+        network.eval()
+        plugin.convert_module(network.backbone)
+        one = data.normalise(next(images.batches())[:1])
+        # Counted and kept here, so that later trials need not run the backbone even for that.
+        facts.update(seconds=0.0, flops=flops(network.backbone, tuple(one.shape)))
+        start = time.perf_counter()
+        for batch in track(
             images.batches(),
             "features",
-            -(-len(images) // AT_ONCE),
-            console=console,
+            -(-len(images) // PASS_BATCH),
             transient=True,
-            disable=not console.is_terminal,
-        )
-        network.eval()
-        trainer.precision_plugin.convert_module(network.backbone)
-        one = data.normalise(next(images.batches())[:1])
-        operations = flops(network.backbone, tuple(one.shape))  # once here, so that trials after this one need not
-        seconds, start = 0.0, time.perf_counter()
-        for batch in batches:
-            with torch.inference_mode(), trainer.precision_plugin.forward_context():
-                inputs = trainer.precision_plugin.convert_input(data.normalise(batch.to(trainer.strategy.root_device)))
+            disable=not get_console().is_terminal,
+        ):
+            with torch.inference_mode(), plugin.forward_context():
+                inputs = plugin.convert_input(data.normalise(batch.to(device)))
                 features = network.features(inputs).to(dtype).cpu()
-            seconds += time.perf_counter() - start
+            facts["seconds"] += time.perf_counter() - start
             yield features
             start = time.perf_counter()
 
-    shape = (len(images), network.width)
-    path = folder / "features" / f"{name}.safetensors"
-    return name, find_or_compute(path, key, shape, dtype, rows, lambda: {"seconds": seconds, "flops": operations})
+    kept = cached(folder / "features", key, (len(images), network.width), dtype, rows, lambda: facts)
+    return name_of(key), kept

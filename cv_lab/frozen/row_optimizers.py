@@ -1,7 +1,9 @@
 """Optimizers of many small networks at once: each row of one matrix holds the parameters of one of them.
 
 Each computes what the optimizer of its name in ``torch.optim`` does, elementwise over all rows, with hyper-parameters
-that differ by row.
+that differ by row. One optimizer of torch for each kind, with a parameter group for each head, would take every kind
+and option, but updates group by group: a step of 9 heads then takes 1.5 times the CPU time and one of 45 heads 1.6
+times (100 steps over 512 features and 10 classes, one thread), and the kernels that a GPU launches grow with the heads.
 """
 
 from abc import ABC, abstractmethod
@@ -17,9 +19,9 @@ class RowOptimizer(ABC):
     """An update of parameters, float (R, M), in place.
 
     Args:
-        groups: for each row the parameter group of the optimizer that it stands for.
-        like: parameters, of whose shape and device the state is.
-        decaying: 1 for parameters that decay and 0 for others, float (R, M); by default all do.
+        groups: for each row the parameter group of the optimizer that it replaces.
+        like: tensor whose shape and device the optimizer state copies, float (R, M).
+        decaying: 1 for parameters that decay and 0 for others, float (R, M); by default all decay.
     """
 
     unsupported: tuple[str, ...] = ("maximize", "differentiable")  # options that must not be set
@@ -29,7 +31,7 @@ class RowOptimizer(ABC):
         self.weight_decay = self.column("weight_decay") * decaying
 
     def column(self, option: str) -> Tensor:
-        """An option of each row, float (R, 1)."""
+        """The value of an option for each row, float (R, 1)."""
         return self.like.new_tensor([[float(group[option])] for group in self.groups])
 
     @abstractmethod
@@ -107,7 +109,7 @@ _KINDS: dict[type[Optimizer], type[RowOptimizer]] = {
 
 
 def row_kind(optimizer: Optimizer) -> type[RowOptimizer] | None:
-    """What computes the same as `optimizer` by row; None if there is no such thing, or not with its options."""
+    """The class that computes by row what `optimizer` computes; None if there is none for its class and options."""
     kind = _KINDS.get(type(optimizer))
     group = optimizer.param_groups[0]
     return None if kind is None or any(group[option] for option in kind.unsupported) else kind

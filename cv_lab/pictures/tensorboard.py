@@ -15,7 +15,7 @@ def add_image(trainer: Trainer, tag: str, image: Image.Image) -> None:
     """Add `image` at the current step to every TensorBoard logger of the trainer."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(tag, np.asarray(image), trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(tag, np.asarray(image), trainer.lightning_module.global_step, dataformats="HWC")
 
 
 def add_hyperparameters(

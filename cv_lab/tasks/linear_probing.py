@@ -1,4 +1,4 @@
-"""Linear probing: how much a frozen backbone's features tell of the classes."""
+"""Linear probing: how well a linear layer tells the classes apart from a frozen backbone's features."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,27 +7,28 @@ import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData
-from cv_lab.frozen.heads import Heads
-from cv_lab.frozen.shared_heads import share_heads
+from cv_lab.frozen.features import FeatureData
+from cv_lab.frozen.shared_heads import SharedHeads, shared_heads
 from cv_lab.labels import NonFiniteLossError
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, SchedulerFactory
 from cv_lab.tasks.transfer import Transfer
-from cv_lab.training.losses import CrossEntropy, full_precision
+from cv_lab.training.losses import full_precision
 from cv_lab.training.metrics import ConfusionMatrix, accuracy
 from cv_lab.training.optimizers import ParameterGroups
 from cv_lab.training.units import SHARE
 
-SAMPLE = 2048  # training images that the features' mean and deviation are taken from
-AT_ONCE = 256  # images in a pass of the backbone
+STANDARDISE_SAMPLE = 2048  # training images from which the mean and deviation of features are estimated
+PASS_BATCH = 256  # images in a batch of the backbone
 
 
 class Standardise(nn.Module):
-    """Features of mean 0 and deviation 1 over the training set; as they are until :meth:`fit`."""
+    """Scale features to mean 0 and deviation 1 over the training set; before :meth:`fit`, leave them as they are."""
 
     mean: Tensor
     std: Tensor
@@ -38,7 +39,7 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(width))
 
     def fit(self, features: Tensor) -> None:
-        """Take mean and deviation from features, float (N, D)."""
+        """Compute mean and deviation of features, float (N, D)."""
         std, mean = torch.std_mean(full_precision(features), dim=0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0))  # a constant feature becomes 0
@@ -54,7 +55,7 @@ class Standardise(nn.Module):
 
 
 class LinearProbing(Transfer):
-    """Train one linear layer on a frozen backbone, and perhaps ask the nearest neighbours too.
+    """Train one linear layer on a frozen backbone; optionally also classify by nearest neighbours.
 
     Args:
         model: see :class:`~cv_lab.tasks.transfer.Transfer`.
@@ -67,7 +68,7 @@ class LinearProbing(Transfer):
         knn: the test also counts how often the `knn` nearest training images are right, as ``test/knn_accuracy``:
             cosine similarity s, each votes with exp(s / 0.07) (Wu et al., 2018). None leaves it out.
         together: train the heads of a study's trials that differ in optimizer, schedule, learning rate and weight
-            decay alone in one pass, see :mod:`cv_lab.frozen.heads`.
+            decay alone in one pass, see :mod:`cv_lab.frozen.shared_heads`.
     """
 
     units = Transfer.units | {"knn_accuracy": SHARE}
@@ -92,7 +93,7 @@ class LinearProbing(Transfer):
 
         super().__init__(model, classes, loss, optimizer, scheduler, head)
         self.standardise, self.knn, self.together = standardise, knn, together
-        self.heads: Heads | None = None
+        self.heads: SharedHeads | None = None
         self.knn_confusion = ConfusionMatrix(len(classes))
 
     @property
@@ -108,37 +109,41 @@ class LinearProbing(Transfer):
     def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
         """Compute features once, and train the heads of a study's trials together, where either can be done."""
         data = super().prepare(data, trainer, config, resumed)
-        if self.together and not resumed:
-            share_heads(self, data, trainer, config)
-        return data
+        if not isinstance(data, FeatureData) or not self.together or resumed:
+            return data
+        self.heads = shared_heads(self.linear, self.loss, trainer, config)
+        if self.heads is None:
+            return data
+        self.automatic_optimization = False
+        return data.with_placeholder_epochs()
 
     def shared_seconds(self) -> tuple[float, float]:
         if self.heads is None:
             return super().shared_seconds()
         return self.heads.seconds / len(self.heads), self.heads.seconds if self.heads.computed else 0.0
 
-    # A head that is trained together with others goes through its epochs with what came of each.
+    # A head that is trained together with others goes through its epochs with the state that it had after each.
 
-    def share(self, heads: Heads) -> None:
-        """Take the head of each epoch from `heads`, in place of training steps."""
-        self.heads = heads
-        self.automatic_optimization = False
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps so far; of shared heads, whose epochs are one step each of Lightning's, those they took."""
+        steps = super().global_step
+        return steps if self.heads is None else steps * self.heads.steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["together"] = self.heads is not None  # then no optimizer could go on from here
+        checkpoint["together"] = self.heads is not None  # no optimizer could go on from such a checkpoint
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        # The schedule has had its say when the heads were trained.
+        # Shared heads were trained with their schedule.
         return super().configure_optimizers() if self.heads is None else self.make_optimizer()
 
     def on_train_start(self) -> None:
         if self.heads is not None:
-            assert isinstance(self.loss, CrossEntropy)
-            self.heads.train_or_find(self._head_inputs, self.trainer.datamodule, self.loss)  # type: ignore[attr-defined]
+            self.heads.train_or_load(self._head_inputs, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def _head_inputs(self) -> Tensor:
-        """What the linear layer gets of the training images, float32 (N, D)."""
+        """The inputs of the linear layer for the training images, float32 (N, D)."""
         features = self._train_features(torch.arange(len(self.trainer.datamodule.train)))  # type: ignore[attr-defined]
         return self.model.head[0](features) if self.standardise else features  # type: ignore[index]
 
@@ -156,16 +161,17 @@ class LinearProbing(Transfer):
         metrics.loss.update(epoch.loss.to(self.device), len(batch["image"]))
         pairs = torch.arange(epoch.counts.numel()).repeat_interleave(epoch.counts.flatten()).to(self.device)
         metrics.confusion.update(pairs % len(self.classes), pairs // len(self.classes))
-        self.trainer.optimizers[0].param_groups[0]["lr"] = epoch.lr
-        # What trainer.global_step counts.
-        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed += self.heads.steps
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.param_groups[0]["lr"] = epoch.lr
+        optimizer.step()  # changes nothing without gradients, but Lightning counts it and saves a checkpoint
         return epoch.first_loss
 
     def on_fit_start(self) -> None:
         if self.standardise:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-            self.model.head[0].fit(self._train_features(order[:SAMPLE]))  # type: ignore[index]
+            self.model.head[0].fit(self._train_features(order[:STANDARDISE_SAMPLE]))  # type: ignore[index]
 
     def on_test_start(self) -> None:
         if self.knn is not None:
@@ -203,5 +209,5 @@ class LinearProbing(Transfer):
         """Features of the training images at `index`, without augmentation, float32 or float64 (N, D)."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
-            parts = [self._features(data.inputs(data.train, i, self.device)) for i in index.split(AT_ONCE)]
+            parts = [self._features(data.inputs(data.train, i, self.device)) for i in index.split(PASS_BATCH)]
         return torch.cat(parts)

@@ -65,7 +65,9 @@ def images_in(paths: Sequence[Path], out: Path) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inner = _lies_in(out, path) and not _lies_in(path, out)
-            found = [file for file in sorted(path.rglob("*")) if _is_image(file) and not (inner and _lies_in(file, out))]
+            found = [
+                file for file in sorted(path.rglob("*")) if _is_image(file) and not (inner and _lies_in(file, out))
+            ]
             if not found:
                 raise FileNotFoundError(f"{path} holds no images")
             files += found

@@ -47,7 +47,7 @@ def test_a_study_of_heads_is_one_training(train: Train) -> None:
     together = train(*sweep)
     told = _logs(together)
     assert told.count("6 heads of this study trained together") == 1
-    assert told.count("6 heads of this study found") == 5
+    assert told.count("6 heads of this study read") == 5
     assert told.count("trained apart from the others of the study: torch.optim.NAdam") == 2
     left = _rows(together)
     together.rename(together.with_name("together"))
@@ -60,10 +60,12 @@ def test_a_study_of_heads_is_one_training(train: Train) -> None:
             assert row == pytest.approx(other, rel=1e-4, abs=1e-7), name
 
 
-def test_a_head_that_diverges_fails_alone(train: Train) -> None:
+def test_a_head_that_diverges_fails_alone(train: Train, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as exit_info:
         train("-m", *PROBE, "optimizer=sgd", "lr=1e-2,1e38")
     assert exit_info.value.code == 1
+    trials = [read_json(path) for path in (tmp_path / "s").glob("*/trial.json")]
+    assert {trial["parameters"]["lr"]: trial["status"] for trial in trials} == {0.01: "completed", 1e38: "failed"}
 
 
 def test_a_trial_that_was_stopped_starts_its_head_anew(train: Train) -> None:

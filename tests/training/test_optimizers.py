@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from cv_lab.callbacks.diagnostics import remedies_in_use
 from cv_lab.config import plain, register_config
 from cv_lab.files import read_json
-from cv_lab.frozen.heads import new_optimizer, train_heads
+from cv_lab.frozen.heads import train_heads
+from cv_lab.frozen.shared_heads import new_optimizer
 from cv_lab.study.record import parameters
 from cv_lab.tasks.base import Task
 from cv_lab.training.losses import CrossEntropy
