@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cv_lab.trial import export
 from cv_lab.trial.build import load_task
-from scripts import export
 from tests.conftest import PLAIN, TINY
 
 Train = Callable[..., Path]
@@ -32,6 +32,8 @@ def test_the_file_gives_the_trials_own_probabilities(train: Train, tmp_path: Pat
     checkpoint = checkpoint_of(train(*task, *TINY, *PLAIN, f"cache_dir={tmp_path}/cache"))
     out = tmp_path / "network.pt2"
     export.main([str(checkpoint), str(out)])
+    with pytest.raises(SystemExit, match=r"network.pt2 exists already: give --force"):
+        export.main([str(checkpoint), str(out)])
 
     extra = {"about.json": ""}
     network = torch.export.load(out, extra_files=extra).module()

@@ -2,15 +2,24 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from scripts import predict
-from tests.conftest import PLAIN, TINY
+from cv_lab.tasks.base import Photo
+from cv_lab.tasks.classification import Classification
+from cv_lab.tasks.semantic_segmentation import classes_at
+from cv_lab.trial import predict
+from tests.conftest import PLAIN, ROOT, TINY
 
 Train = Callable[..., Path]
 
@@ -63,3 +72,95 @@ def test_images_that_are_not_there(tmp_path: Path, images: str, words: str) -> N
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match=words):
         predict.main(["any.ckpt", str(tmp_path / images)])
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a tiny classifier."""
+    folder = tmp_path_factory.mktemp("trial")
+    overrides = [*TINY, *PLAIN, "model=small_cnn", "model.width=4", f"studies_dir={folder}", "study=s"]
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    (checkpoint,) = folder.glob("s/*/checkpoints/best.ckpt")
+    return checkpoint
+
+
+def save(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (90, 120, 30)).save(path)
+    return path
+
+
+def table_of(out: Path) -> list[str]:
+    return [row["image"] for row in csv.DictReader((out / "predictions.csv").open())]
+
+
+def test_a_bad_file_does_not_stop_the_rest(classifier: Path, tmp_path: Path) -> None:
+    good = [save(tmp_path / "in" / name) for name in ("a.png", "deep/er/c.jpg")]
+    for name, content in (("b.png", b"no image"), ("d.png", good[0].read_bytes()[:60]), ("e.jpg", b"")):
+        (tmp_path / "in" / name).write_bytes(content)
+    (tmp_path / "in/notes.txt").write_text("not an image, and not asked for")
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as error:
+        predict.main([str(classifier), str(tmp_path / "in"), "--out", str(out)])
+    told = str(error.value.code)  # a text as exit code is printed, and the code is 1
+    assert told.startswith("3 of 5 images could not be read:")
+    assert all(name in told for name in ("b.png", "d.png", "e.jpg"))
+    assert table_of(out) == [str(path) for path in good]
+
+
+def test_nothing_is_overwritten_silently(classifier: Path, tmp_path: Path) -> None:
+    image, out = save(tmp_path / "a.png"), tmp_path / "out"
+    arguments = [str(classifier), str(image), "--out", str(out)]
+    predict.main(arguments)
+    (out / "predictions.csv").write_text("mine")
+    with pytest.raises(SystemExit, match=r"predictions.csv exist already: give --force"):
+        predict.main(arguments)
+    assert (out / "predictions.csv").read_text() == "mine"
+    predict.main([*arguments, "--force"])
+    assert table_of(out) == [str(image)]
+
+
+def test_equal_names_in_different_folders_stay_apart(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a/x.png", "b/x.png", "b/y.png", "b/y.jpg")]
+    assert predict.names_of(files) == ["a/x", "b/x", "b/y.png", "b/y.jpg"]
+    assert predict.names_of(files[2:]) == ["y.png", "y.jpg"]
+    assert predict.names_of(files[:1]) == ["x"]
+
+
+def test_a_file_that_is_given_twice_is_predicted_once_and_results_are_no_images(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+    save(tmp_path / "out/a.png")
+    save(tmp_path / "._b.png")
+    assert predict.images_in([tmp_path, image], tmp_path / "out") == [image]
+
+
+def test_results_do_not_replace_images_or_each_other(train: Train, tmp_path: Path) -> None:
+    study = train("task=semantic_segmentation", "model.width=8", *TINY, *PLAIN)
+    (checkpoint,) = study.glob("*/checkpoints/best.ckpt")
+    images = [str(save(tmp_path / "in" / name)) for name in ("a.png", "a_mask.png")]
+    with pytest.raises(SystemExit, match=r"a.png and .*a_mask.png would both be written to .*a_mask.png"):
+        predict.main([str(checkpoint), *images, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="is one of the images"):
+        predict.main([str(checkpoint), images[0], "--out", str(tmp_path / "in"), "--force"])
+    predict.main([str(checkpoint), images[0], "--out", str(tmp_path / "out")])
+    with Image.open(tmp_path / "out/a_mask.png") as mask, Image.open(tmp_path / "out/a_overlay.png") as overlay:
+        assert (mask.mode, mask.size, overlay.mode, overlay.size) == ("P", (40, 30), "RGB", (40, 30))
+        assert mask.getpalette()
+
+
+def test_classes_at_another_size() -> None:
+    """Each pixel takes the class whose interpolated probability is highest; ties take the first class."""
+    left = torch.tensor([[0.9, 0.1], [0.9, 0.1]])
+    probabilities = torch.stack([left, 1 - left])
+    assert classes_at(probabilities, (2, 2)).tolist() == [[0, 1], [0, 1]]
+    scaled = F.interpolate(probabilities[None], (5, 8), mode="bilinear", align_corners=False)[0].argmax(0)
+    assert classes_at(probabilities, (5, 8)).tolist() == scaled.tolist()
+
+
+def test_a_class_may_be_called_like_a_column(tmp_path: Path) -> None:
+    task = SimpleNamespace(classes=("image", "cat"))
+    photo = Photo(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3), np.uint8), (2, 2))
+    rows, words = Classification.write(task, photo, torch.tensor([[0.25, 0.75]]), tmp_path, "a", 0.5)  # type: ignore[arg-type]
+    assert rows == [{"image": str(tmp_path / "a.png"), "predicted": "cat", "class image": 0.25, "cat": 0.75}]
+    assert words == "cat (75.0 %)"

@@ -16,6 +16,8 @@ from rich.table import Column
 from rich.text import Text
 from torch import Tensor
 
+from cv_lab.training.units import Unit
+
 
 class EpochProgress(ProgressBar):
     """Show training as a bar on a terminal, and leave one line an epoch, there and in logs::
@@ -172,10 +174,11 @@ class EpochProgress(ProgressBar):
             (4, f"{seconds:.1f} s" if seconds < 100 else _clock(seconds)),
         ]
         monitor, details = getattr(pl_module, "monitor", None), getattr(pl_module, "details", ())
+        unit_of = getattr(pl_module, "unit_of", lambda name: None)
         for name, value in _epoch_metrics(trainer.callback_metrics, self._validated).items():
             if name.partition("/")[2] in details:
                 continue
-            text = f"{name} {_format(name, value)}"
+            text = f"{name} {_format(name, value, unit_of(name))}"
             if name == monitor:
                 parts.append((0, text + self._star(value, getattr(pl_module, "mode", "min"))))
             else:
@@ -325,16 +328,14 @@ def _rank(name: str) -> int:
     return ranks.get(name, 5 if name.startswith(("train/", "val/")) else 6)
 
 
-def _format(name: str, value: float) -> str:
-    """Accuracy and its kind in per cent: all between 0 and 1 but losses, entropies, rates and norms."""
-    words = name.replace("/", "_").replace("-", "_").split("_")
-    if "lr" in words:
+def _format(name: str, value: float, unit: Unit | None = None) -> str:
+    """A metric with its unit: a share in per cent, all others as numbers."""
+    if name == "lr":
         return f"{value:.3g}"
-    if 0 <= value <= 1 and not {"loss", "entropy", "norm"} & set(words):
+    if unit is not None and unit.unit == "share":
         return f"{100 * value:4.1f} %"
-    if value == 0 or 0.001 <= abs(value) < 10000:
-        return f"{value:.3f}"
-    return f"{value:.2e}"
+    text = f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 10000 else f"{value:.2e}"
+    return text if unit is None or unit.unit == "plain" else f"{text} {unit.unit}"
 
 
 def _loss(outputs: Any) -> str:

@@ -17,15 +17,15 @@ from cv_lab.data.splits import balanced_subset, stratified_split
 
 log = logging.getLogger(__name__)
 SHARE = 0.25  # of a GPU's free memory that a split may take; the network and its activations need the rest
-_NAMES = {"label": "a label", "mask": "a mask", "instances": "instances"}
+_NAMES = {"label": "a label", "labels": "a set of labels", "mask": "a mask", "instances": "instances"}
 
 
 class ImageData(LightningDataModule):
     """Train, validation and test splits of labelled images.
 
     Subclasses give `mean`, `std` and :meth:`load`, and in `targets` what their images can be labelled with: "label",
-    one class an image, "mask", one class a pixel, or "instances", the objects of an image. `target` is the one that
-    :meth:`load` shall give.
+    one class an image, "labels", any number of classes an image, "mask", one class a pixel, or "instances", the objects
+    of an image. `target` is the one that :meth:`load` shall give.
 
     Args:
         batch_size: of all three loaders, in each process.
@@ -101,8 +101,7 @@ class ImageData(LightningDataModule):
         train, self.test = self.load(train=True), self.load(train=False)
         self.classes = train.classes
         if self.validation == "split":
-            kept, held_out = stratified_split(train.labels.numpy(), self.val_fraction, self.seed)
-            train, self.val = train.subset(kept), train.subset(held_out)
+            train, self.val = self.hold_out(train)
         else:
             self.val = self.test
         if self.train_subset is not None:
@@ -113,6 +112,11 @@ class ImageData(LightningDataModule):
         for transform in self.augmentation.transforms if self.augmentation else []:
             if isinstance(transform, Mix):
                 transform.num_classes = len(self.classes)
+
+    def hold_out(self, train: InMemoryImages) -> tuple[InMemoryImages, InMemoryImages]:
+        """Divide what :meth:`load` gave for training into a training and a validation set."""
+        kept, held_out = stratified_split(train.labels.numpy(), self.val_fraction, self.seed)
+        return train.subset(kept), train.subset(held_out)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.train is not None

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import torch.nn.functional as F
+
 from cv_lab.data.base import ImageData
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.instances import InstanceImages, from_numbered
+from cv_lab.data.label_sets import LabelledImages
 from cv_lab.data.scenes import CLASSES, generate_scenes
 
 # The pictures are a function of these alone, not of the trial's seed: trials that differ in their seed see the same
@@ -15,8 +18,8 @@ TRAIN_SEED, TEST_SEED = 1, 2
 class Shapes(ImageData):
     """Scenes with up to a few textured objects.
 
-    A scene's label is the class of its largest object; its mask has the background as class 0; its instances are the
-    visible parts of its objects.
+    A scene's label is the class of its largest object, and its labels are the classes of all its objects; its mask has
+    the background as class 0; its instances are the visible parts of its objects.
 
     Args:
         train_count: scenes to draw for training and validation.
@@ -27,7 +30,7 @@ class Shapes(ImageData):
 
     mean = (0.44, 0.44, 0.44)  # of the training scenes; backgrounds are darker than objects
     std = (0.26, 0.26, 0.26)
-    targets = ("label", "mask", "instances")
+    targets = ("label", "labels", "mask", "instances")
 
     def __init__(self, train_count: int = 4000, test_count: int = 1000, image_size: int = 48, **options: Any) -> None:
         super().__init__(**options)
@@ -40,6 +43,9 @@ class Shapes(ImageData):
             numbers, classes = scenes.instances.numpy(), scenes.instance_classes.numpy()
             objects = [from_numbered(numbers[i], classes[i][classes[i] >= 0], i) for i in range(count)]
             return InstanceImages(scenes.images, objects, CLASSES)
+        if self.target == "labels":
+            occurs = F.one_hot(scenes.instance_classes + 1, len(CLASSES) + 1).amax(1)[:, 1:]  # -1 is no object
+            return LabelledImages(scenes.images, occurs.byte(), CLASSES)
         if self.target == "mask":
             return InMemoryImages(scenes.images, scenes.labels + 1, ("background", *CLASSES), masks=scenes.masks)
         return InMemoryImages(scenes.images, scenes.labels, CLASSES)

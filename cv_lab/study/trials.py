@@ -139,6 +139,16 @@ def is_loss(metric: str) -> bool:
     return metric.endswith(("loss", "cross_entropy"))
 
 
+def unit_of(trial: Trial, metric: str) -> str:
+    """The unit of a metric: "share" (0..1, shown in per cent), "plain", or a word that is shown behind the number."""
+    assert trial.result is not None
+    units = trial.result.get("units")
+    if units is None:  # an earlier version wrote the trial, whose metrics were losses and shares
+        return "plain" if is_loss(metric) else "share"
+    unit: str = units.get(metric, {"unit": "plain"})["unit"]
+    return unit
+
+
 def loss_columns(trials: Sequence[Trial]) -> list[str]:
     """The losses that tables show: plain cross entropy too, where the training's loss on the same images is another."""
 
@@ -159,7 +169,7 @@ def figures(trials: Sequence[Trial], losses: Sequence[str]) -> dict[str, str]:
     """
     each = [_numbers(trial, losses) for trial in trials]
     return {
-        key: _text(key, [numbers[key] for numbers in each])
+        key: _text(key, [numbers[key] for numbers in each], unit_of(trials[0], key))
         for key in each[0]
         if all(key in numbers for numbers in each)
     }
@@ -183,21 +193,22 @@ def _numbers(trial: Trial, losses: Sequence[str]) -> dict[str, float | None]:
     return numbers
 
 
-def _text(key: str, values: list[float | None]) -> str:
+def _text(key: str, values: list[float | None], unit: str) -> str:
+    """Mean and deviation of `values` of a column; `unit` is that of a metric, whose name holds a slash."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    factor, unit, digits = 1, "", ".2f"
-    if is_loss(key):
-        digits = ".4g"
+    factor, suffix, digits = 1, "", ".2f"
+    if "/" in key and unit == "share":
+        factor, suffix = 100, " %"
     elif "/" in key:
-        factor, unit = 100, " %"
+        digits, suffix = ".4g", "" if unit == "plain" else f" {unit}"
     elif key == "epoch":
         digits = ".3g"
     elif key in ("seconds", "features s"):
         digits = ".1f"
     text = f"{factor * fmean(known):{digits}}"
-    return text + (f" ± {factor * stdev(known):{digits}}" if len(known) > 1 else "") + unit
+    return text + (f" ± {factor * stdev(known):{digits}}" if len(known) > 1 else "") + suffix
 
 
 def metric_name(trial: Trial) -> str:
@@ -207,7 +218,7 @@ def metric_name(trial: Trial) -> str:
 
 
 def seconds_per_percent(trial: Trial, with_features: bool = False) -> float | None:
-    """Seconds of training for each percentage point of the monitored metric.
+    """Seconds of training for each percentage point of the monitored metric; None if it is not a share.
 
     Args:
         trial: a completed one.
@@ -215,6 +226,8 @@ def seconds_per_percent(trial: Trial, with_features: bool = False) -> float | No
     """
     assert trial.result is not None
     monitor, seconds = trial.result["monitor"], trial.result["seconds"]["fit"]
+    if unit_of(trial, monitor["name"]) != "share":
+        return None
     if with_features:
         seconds += trial.result["seconds"]["features"]
     return seconds / (100 * monitor["best"]) if monitor["mode"] == "max" and monitor["best"] else None

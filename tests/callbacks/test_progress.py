@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from cv_lab.callbacks.progress import EpochProgress
+from cv_lab.training.units import LOSS, SHARE, Unit
 
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 ACCURACY = [0.25, 0.75, 0.5, 0.5]
@@ -26,6 +27,9 @@ class Task(pl.LightningModule):
 
     monitor = "val/accuracy"
     mode = "max"
+
+    def unit_of(self, metric: str) -> Unit | None:
+        return {"accuracy": SHARE, "loss": LOSS, "distance": Unit("px", "min")}.get(metric.partition("/")[2])
 
     def __init__(self, fail_in: int | None = None) -> None:
         super().__init__()
@@ -269,14 +273,15 @@ def test_training_without_end_or_validation() -> None:
     ]
 
 
-def test_losses_below_1_are_no_shares() -> None:
+def test_metrics_are_shown_in_the_units_that_the_task_gives() -> None:
     class Entropic(Task):
         def on_validation_epoch_end(self) -> None:
-            self.log_dict({"val/loss": 0.25, "val/cross_entropy": 0.5, "val/accuracy": 0.75})
+            self.log_dict({"val/loss": 0.25, "val/distance": 0.5, "val/score": 0.5, "val/accuracy": 0.75})
 
     console = plain()
     trainer(console, max_epochs=1).fit(Entropic(), loader(), loader())
-    assert "val/loss 0.250  val/cross_entropy 0.500  val/accuracy 75.0 %" in written(console)
+    expected = "val/loss 0.250  val/distance 0.500 px  val/score 0.500  val/accuracy 75.0 %"
+    assert expected in written(console)
 
 
 def test_disabled_is_silent() -> None:

@@ -119,3 +119,21 @@ def test_a_damaged_trial_hides_no_other(tmp_path: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert "60.00 %" in printed
     assert "lr=0.1 is left out: trial.json is damaged" in printed
+
+
+def test_metrics_are_shown_in_their_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A distance of 7.25 pixels is no share, and has no seconds per percentage point."""
+    for lr, rmse in ((0.1, 7.25), (0.01, 0.5)):
+        write_trial(tmp_path, {"lr": lr}, rmse)
+    for path in tmp_path.glob("*/result.json"):
+        result = json.loads(path.read_text())
+        best = result["monitor"]["best"]
+        result["monitor"] |= {"name": "val/rmse", "mode": "min"}
+        result["metrics"] = {"train/loss": 1.0, "val/loss": 1.0, "val/rmse": best, "test/rmse": best}
+        result["units"] = {"val/rmse": {"unit": "px", "mode": "min"}, "val/loss": {"unit": "plain", "mode": "min"}}
+        path.write_text(json.dumps(result))
+    print_table(read_study(tmp_path).trials)
+    _, first, second = capsys.readouterr().out.splitlines()
+    # lr, train/loss, val/loss, val/rmse, test/rmse (no unit is given), epoch, seconds; the smaller distance is better
+    assert first.split() == ["0.01", "1", "1", "0.5", "px", "0.5", "3", "10.0"]
+    assert second.split() == ["0.1", "1", "1", "7.25", "px", "7.25", "3", "10.0"]

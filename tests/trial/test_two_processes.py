@@ -39,10 +39,12 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "semantic segmentation": (*ODD, "epochs=2", "task=semantic_segmentation", "loss=dice"),
     "probe": (*ODD, "epochs=2", "task=linear_probing", *PROBE, "task.knn=5"),
     "probe, images": (*ODD, "epochs=2", "task=linear_probing", *PROBE, "task.knn=5", "cache=off"),
+    "labels": (*ODD, "epochs=2", "task=multilabel"),
     "objects": (*OBJECTS, "data.test_count=5", "data.val_fraction=0.25", "epochs=1"),
     "thawing": (*ODD, "epochs=3", *THAWING, "batch_size=5", "augmentation=none"),
     "classification of one image": (*ONE, "epochs=1"),
     "segmentation of one image": (*ONE, "epochs=1", "task=semantic_segmentation"),
+    "labels of one image": (*ONE, "epochs=1", "task=multilabel"),
     "probe of one image": (*ONE, "epochs=1", "task=linear_probing", *PROBE, "task.knn=5"),
     "objects of one image": (*ONE, *OBJECTS, "epochs=1"),
 }

@@ -1,0 +1,286 @@
+"""Bring your own labels: a table with a row for each image."""
+
+import csv
+import io
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cv_lab.data.base import ImageData
+from cv_lab.data.in_memory import InMemoryImages
+from cv_lab.data.label_sets import LabelledImages, rarest_labels
+from cv_lab.data.photos import decoded, decoded_size
+from cv_lab.data.splits import stratified_split
+
+log = logging.getLogger(__name__)
+
+FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_id", "path", "filepath", "name")
+LABEL_COLUMNS = ("label", "labels", "tags", "class")
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+TEST_SEED = 0  # of the test set where the table has no splits: trials of all seeds are tested on the same images
+NAMED = 5  # rows and files in a message
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a table says.
+
+    Attributes:
+        files: N image files.
+        labels: the labels of each.
+        classes: all labels, K names.
+        splits: "train", "val" or "test" of each; None if the table has no splits.
+    """
+
+    files: list[Path]
+    labels: list[tuple[str, ...]]
+    classes: tuple[str, ...]
+    splits: list[str] | None
+
+
+class LabelsCsv(ImageData):
+    """Images that a CSV file names, with their labels: any number for each image, or exactly one for classification.
+
+    Labels stand in one column, several of them separated, or in a column of 0 and 1 for each label. A column of splits
+    says which images train, validate and test. Without one, a test set is drawn that is the same for every seed, and
+    `validation` decides what validates; a table with splits but without "val" likewise. With ``validation=test`` images
+    of "val" train too, or are the test set where the table has no "test".
+
+    Args:
+        csv: the table, separated by commas, semicolons or tabs, with a header.
+        root: folder that files are named from; None takes that of the table.
+        file_column: None takes the first of `FILE_COLUMNS` that the table has.
+        labels: name of the column of labels, or of the columns of 0 and 1; None takes the first of `LABEL_COLUMNS` that
+            the table has, or else all columns but those of files and splits.
+        separator: between labels in a cell; None takes ";" and "|", " " takes any white space.
+        split_column: None takes the one called "split", if there is one.
+        test_fraction: of the images, where the table has no splits.
+        image_size: side in pixels; the largest central square of an image is scaled to it. None takes the size of
+            the network, or 64 for one that takes any.
+        cache_dir: where decoded images are kept; None decodes them in each trial.
+        options: see :class:`~cv_lab.data.base.ImageData`.
+    """
+
+    mean = (0.485, 0.456, 0.406)  # of ImageNet's photographs, for want of better knowledge
+    std = (0.229, 0.224, 0.225)
+    targets = ("label", "labels")
+
+    def __init__(
+        self,
+        csv: str,
+        root: str | None = None,
+        file_column: str | None = None,
+        labels: str | Sequence[str] | None = None,
+        separator: str | None = None,
+        split_column: str | None = None,
+        test_fraction: float = 0.2,
+        image_size: int | None = None,
+        cache_dir: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.csv = Path(csv)
+        self.root = self.csv.parent if root is None else Path(root)
+        self.columns = (file_column, labels, split_column)
+        self.separator, self.test_fraction = separator, test_fraction
+        self.image_size = decoded_size(image_size, self.preprocessing, default=64)
+        self.cache_dir = cache_dir
+        self.held_out: np.ndarray | None = None  # which images for training validate; None: to be drawn
+
+    def load(self, train: bool) -> InMemoryImages:
+        """Decode the images that train and validate, or those of the test.
+
+        Raises:
+            FileNotFoundError: if the table or an image is missing.
+            ValueError: if the table or an image cannot be used.
+        """
+        table = read_labels(self.csv, self.root, *self.columns, self.separator)
+        label_sets = torch.tensor([[name in given for name in table.classes] for given in table.labels]).byte()
+        if self.target == "label":
+            _check_single(self.csv, table)
+        splits = np.array(table.splits or self._drawn_splits(label_sets))
+        testing = splits == "test"
+        if not testing.any():
+            if self.validation != "test" or "val" not in splits:
+                raise ValueError(
+                    f"{self.csv} has no row of the split test: add some, or give data.validation=test, which validates "
+                    "and tests on the rows of the split val"
+                )
+            testing = splits == "val"
+        rows = np.flatnonzero(~testing if train else testing)
+        if train:
+            if not len(rows):
+                raise ValueError(f"{self.csv} has no row of the split train: add some")
+            validating = splits[rows] == "val"
+            if validating.all():
+                raise ValueError(f"{self.csv} has no row of the split train, but {validating.sum()} of val: add some")
+            if validating.any() and self.validation == "test":
+                log.info("%s images of the split val train too, since data.validation=test", validating.sum())
+            self.held_out = validating if validating.any() else None
+        pixels = decoded([table.files[row] for row in rows], self.image_size, self.cache_dir)
+        if self.target == "labels":
+            return LabelledImages(pixels, label_sets[rows], table.classes)
+        if train and len(absent := np.flatnonzero(label_sets[rows].sum(0, dtype=torch.long) == 0)):
+            names = [table.classes[k] for k in absent]
+            raise ValueError(f"{self.csv} has classes without an image to train on: {_some(names)}")
+        return InMemoryImages(pixels, label_sets[rows].argmax(1), table.classes)
+
+    def hold_out(self, train: InMemoryImages) -> tuple[InMemoryImages, InMemoryImages]:
+        if self.held_out is None:
+            return super().hold_out(train)
+        return train.subset(np.flatnonzero(~self.held_out)), train.subset(np.flatnonzero(self.held_out))
+
+    def _drawn_splits(self, label_sets: torch.Tensor) -> list[str]:
+        _, test = stratified_split(rarest_labels(label_sets).numpy(), self.test_fraction, TEST_SEED)
+        chosen = set(test.tolist())
+        return ["test" if row in chosen else "train" for row in range(len(label_sets))]
+
+
+def read_labels(
+    path: Path,
+    root: Path,
+    file_column: str | None = None,
+    labels: str | Sequence[str] | None = None,
+    split_column: str | None = None,
+    separator: str | None = None,
+) -> Labelled:
+    """Read a table of labels; the arguments are those of :class:`LabelsCsv`.
+
+    Raises:
+        FileNotFoundError: if the table or an image file is missing.
+        ValueError: if a column is missing, a cell cannot be read, or a file stands in several rows.
+    """
+    header, rows = _read_table(path)
+    file_at = _column(path, header, file_column, FILE_COLUMNS, "file_column")
+    if file_at is None:
+        raise ValueError(
+            f"{path} has no column of files among {_some(header)}: call it {FILE_COLUMNS[0]}, or give data.file_column"
+        )
+    split_at = _column(path, header, split_column, ("split",), "split_column")
+    files = [root / row[file_at].strip() for row in rows]
+    if twice := [str(file) for file, count in Counter(files).items() if count > 1]:
+        raise ValueError(f"{path} has several rows for {_some(twice)}: give each image one row with all of its labels")
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise FileNotFoundError(f"{len(missing)} of {len(files)} files of {path} do not exist: {_some(missing)}")
+    splits = None if split_at is None else _splits(path, [row[split_at] for row in rows])
+    label_at = None
+    if labels is None or isinstance(labels, str):
+        label_at = _column(path, header, labels, LABEL_COLUMNS, "labels")
+    if label_at is not None:
+        given = [_labels(row[label_at], separator) for row in rows]
+        return Labelled(files, given, _ordered({name for some in given for name in some}, path), splits)
+    if isinstance(labels, str) or labels is None:
+        columns = [k for k in range(len(header)) if k not in (file_at, split_at)]
+    else:
+        columns = [_known(path, header, name, "labels") for name in labels]
+    return _one_hot(path, header, rows, columns, files, splits)
+
+
+def _one_hot(
+    path: Path,
+    header: list[str],
+    rows: list[list[str]],
+    columns: list[int],
+    files: list[Path],
+    splits: list[str] | None,
+) -> Labelled:
+    """The table of which `columns` hold 0 and 1."""
+    if not columns:
+        raise ValueError(f"{path} has no column of labels: call it label, or add a column of 0 and 1 for each label")
+    values = {"0": False, "0.0": False, "1": True, "1.0": True}
+    for k in columns:
+        if wrong := [f"{row[k]!r}" for row in rows if row[k].strip() not in values]:
+            raise ValueError(
+                f"the column {header[k]} of {path} holds {_some(list(dict.fromkeys(wrong)))} where 0 or 1 is expected: "
+                "give data.labels, the column of labels or a list of the columns of 0 and 1"
+            )
+    given = [tuple(header[k] for k in columns if values[row[k].strip()]) for row in rows]
+    return Labelled(files, given, tuple(header[k] for k in columns), splits)
+
+
+def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV file, whose delimiter is the one that most of the header's columns are split by."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no table {path}: give data.csv=FILE")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 ({error.reason}): save it in this encoding") from error
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    lines = [
+        row
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        if any(cell.strip() for cell in row)
+    ]
+    if len(lines) < 2:
+        raise ValueError(f"{path} has no rows below a header")
+    header, rows = [name.strip() for name in lines[0]], lines[1:]
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise ValueError(f"{path} has several columns called {_some(twice)}: give each a name of its own")
+    if wrong := [str(number) for number, row in enumerate(rows, 1) if len(row) != len(header)]:
+        raise ValueError(f"{path} has {len(header)} columns, but not in its rows {_some(wrong)}")
+    return header, rows
+
+
+def _column(path: Path, header: list[str], name: str | None, usual: Sequence[str], option: str) -> int | None:
+    """The column called `name`, or the first with one of the `usual` names in any case; None without one."""
+    if name is not None:
+        return _known(path, header, name, option)
+    lower = [column.lower() for column in header]
+    return next((lower.index(known) for known in usual if known in lower), None)
+
+
+def _known(path: Path, header: list[str], name: str, option: str) -> int:
+    if name not in header:
+        raise ValueError(f"data.{option}={name} is not a column of {path}, which has {_some(header)}")
+    return header.index(name)
+
+
+def _splits(path: Path, cells: list[str]) -> list[str]:
+    if wrong := [f"{cell!r}" for cell in dict.fromkeys(cells) if cell.strip().lower() not in SPLITS]:
+        raise ValueError(f"{path} has the splits {_some(wrong)}, but they must be train, val (or valid) and test")
+    return [SPLITS[cell.strip().lower()] for cell in cells]
+
+
+def _labels(cell: str, separator: str | None) -> tuple[str, ...]:
+    if separator is None:
+        parts = re.split(r"[;|]", cell)
+    else:
+        parts = cell.split() if separator.isspace() else cell.split(separator)
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _ordered(names: set[str], path: Path) -> tuple[str, ...]:
+    """`names` in order; whole numbers by their size."""
+    if not names:
+        raise ValueError(f"{path} has no label in any row")
+    return tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))
+
+
+def _check_single(path: Path, table: Labelled) -> None:
+    wrong = [f"{file} ({len(some)})" for file, some in zip(table.files, table.labels, strict=True) if len(some) != 1]
+    if wrong:
+        raise ValueError(
+            f"classification needs one label for each image, but {len(wrong)} of {len(table.files)} images of {path} "
+            f"have none or several: {_some(wrong)}. Give them one, or task=multilabel"
+        )
+
+
+def _some(items: Sequence[str]) -> str:
+    return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
