@@ -128,8 +128,9 @@ def shared_heads(linear: nn.Linear, loss: nn.Module, trainer: Trainer, config: D
     own = points[0]
     points = [point for point in points if row_kind(new_optimizer(point)) is not None]
     size = config.epochs * len(points) * packed_size(linear.out_features, linear.in_features + 1) * 4
+    why_not: str | None
     if size > MAX_BYTES:
-        why_not: str | None = f"that would take {size / 1e6:.0f} MB"
+        why_not = f"that would take {size / 1e6:.0f} MB"
     elif own not in points:
         why_not = f"{own['optimizer']['_target_']} with its options is not among those that can be computed for several"
     elif config.trainer.compile:

@@ -41,10 +41,10 @@ Targets = list[dict[str, Tensor]]
 class InstanceSegmenter(nn.Module):
     """A Mask R-CNN of torchvision, for batches of images of one size that are normalised already.
 
-    Given images, float (N, 3, H, W), it returns N dicts of the M objects found in each: "boxes", float32 (M, 4), x and
-    y of the upper left and of the lower right in pixels; "labels", int64 (M,), from 0 to K - 1; "scores", float32 (M,),
-    in 0..1, descending; and "masks", float32 (M, S, S), the probability that a cell of a grid over the box is the
-    object.
+    Maps images, float (N, 3, H, W), to N dicts of the M objects detected in each: "boxes", float32 (M, 4), x and y of
+    the upper left and of the lower right corner in pixels; "labels", int64 (M,), from 0 to K - 1; "scores", float32
+    (M,), in 0..1, descending; and "masks", float32 (M, S, S), the probability that a cell of a grid over the box
+    belongs to the object.
 
     Args:
         network: of torchvision; its own resizing and normalisation are not used. In the body of its backbone is a
@@ -74,7 +74,7 @@ class InstanceSegmenter(nn.Module):
         return self._losses(self._features(images), images, targets)
 
     def losses_and_detections(self, images: Tensor, targets: Targets) -> tuple[dict[str, Tensor], list[Detections]]:
-        """What :meth:`losses` and the call give, for a network in evaluation mode, from one pass of the backbone."""
+        """Compute losses and detections of a network in evaluation mode from one pass of the backbone."""
         assert not self.training
         features = self._features(images)
         return self._losses(features, images, targets), self._detect(features, images)
@@ -100,7 +100,7 @@ class InstanceSegmenter(nn.Module):
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         features = self.network.backbone(images)
-        # Boxes and what is pooled within them are computed in full precision, also where the backbone is not.
+        # Boxes, and features pooled within them, are computed in full precision, even if the backbone is not.
         return {level: full_precision(value) for level, value in features.items()}
 
     def _losses(self, features: dict[str, Tensor], images: Tensor, targets: Targets) -> dict[str, Tensor]:
@@ -115,7 +115,7 @@ class InstanceSegmenter(nn.Module):
         every = _as_list(images)
         with _branches(self.network, training=False):
             proposals, _ = self.network.rpn(every, features)
-            found, _ = self.network.roi_heads(features, proposals, every.image_sizes)
+            detections, _ = self.network.roi_heads(features, proposals, every.image_sizes)
         return [
             {
                 "boxes": one["boxes"].float(),
@@ -123,12 +123,12 @@ class InstanceSegmenter(nn.Module):
                 "scores": one["scores"].float(),
                 "masks": one["masks"][:, 0].float(),
             }
-            for one in found
+            for one in detections
         ]
 
 
 class Operations(nn.Module):
-    """What a network computes of an image if it finds as many objects as it may: for counting operations.
+    """The computation for an image in which the network detects as many objects as it may: to count operations.
 
     Takes float (1, 3, H, W).
     """
@@ -149,17 +149,18 @@ class Operations(nn.Module):
 
 
 class TorchvisionMaskRCNN(NamedNetwork):
-    """Mask R-CNN over ResNet-50 as torchvision has it, whole or in its second version; made when called.
+    """Makes torchvision's Mask R-CNN over ResNet-50, in its first or second version.
 
-    Its published weights are of the whole network, trained on COCO; what depends on the classes starts anew.
+    The published weights are those of the whole network, trained on COCO; the layers that depend on the classes start
+    anew.
 
     Args:
         name: ``maskrcnn_resnet50_fpn`` or ``maskrcnn_resnet50_fpn_v2``.
-        trained_stages: of the backbone's five stages, how many train; -1 are all; None are three with weights, or
-            else all.
-        freeze_statistics: the backbone's batch normalisation keeps its statistics; None where there are weights.
-        anchor_sizes: sides in pixels of the anchors of each of the five levels; None for torchvision's.
-        detections: found in an image at most.
+        trained_stages: number of the backbone's last stages that train, of five; -1 trains all; None trains three with
+            weights and all without.
+        freeze_statistics: the backbone's BatchNorm layers keep their statistics; None does so with weights.
+        anchor_sizes: sides in pixels of the anchors of each of the five levels; None takes torchvision's.
+        detections: maximum number of detections in an image.
         options: of torchvision's MaskRCNN, such as `box_score_thresh`.
 
     Raises:
@@ -222,24 +223,24 @@ class TorchvisionMaskRCNN(NamedNetwork):
 
 
 class LightMaskRCNN(NetworkFactory):
-    """Mask R-CNN with narrow heads over a feature pyramid of any classifier, which trains on a CPU.
+    """Makes a Mask R-CNN with narrow heads over a feature pyramid of any classifier, which trains on a CPU.
 
-    Published weights are those of the classifier, and so is the normalisation of images.
+    The published weights and the normalisation of images are those of the classifier.
 
     Args:
         backbone: makes the classifier from ``num_classes``: any of the lab's models for classification.
-        strides: of the features that it takes of the classifier.
+        strides: of the classifier's features that the pyramid takes.
         channels: of each level of the pyramid.
-        box_channels: of the two layers that judge a box.
-        mask_layers: channels of the convolutions that draw a mask.
-        mask_size: cells of the grid that is pooled within a box; masks have twice as many.
+        box_channels: width of the two layers that classify a box.
+        mask_layers: channels of the convolutions that predict a mask.
+        mask_size: cells along each side of the grid that is pooled within a box; masks have twice as many.
         anchor_sizes: sides in pixels of the anchors of each level: one for each stride, and one for twice the largest.
         aspect_ratios: height by width of the anchors.
-        proposals: boxes that are judged in an image at most, in training and in inference.
-        box_samples: boxes that an image trains with, a quarter of them with an object.
-        detections: found in an image at most.
-        trained_stages: of the backbone's last stages, how many train; -1 are all.
-        freeze_statistics: the backbone's batch normalisation keeps its statistics; None where there are weights.
+        proposals: maximum number of boxes that are classified in an image, in training and in inference.
+        box_samples: boxes in an image that contribute to the losses, at most a quarter of them with an object.
+        detections: maximum number of detections in an image.
+        trained_stages: number of the backbone's last stages that train; -1 trains all.
+        freeze_statistics: the backbone's BatchNorm layers keep their statistics; None does so with weights.
         options: of torchvision's MaskRCNN, such as `box_score_thresh`.
     """
 
@@ -248,10 +249,10 @@ class LightMaskRCNN(NetworkFactory):
         backbone: Callable[..., nn.Module],
         strides: Sequence[int] = (4, 8, 16, 32),
         channels: int = 64,
-        box_channels: int = 128,
+        box_channels: int = 256,
         mask_layers: Sequence[int] = (64, 64),
         mask_size: int = 14,
-        anchor_sizes: Sequence[int | Sequence[int]] = (32, 64, 128, 256, 512),
+        anchor_sizes: Sequence[int | Sequence[int]] = (16, 32, 64, 128, 256),
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         proposals: int = 200,
         box_samples: int = 128,
@@ -272,7 +273,7 @@ class LightMaskRCNN(NetworkFactory):
         """A network with random weights.
 
         Raises:
-            ValueError: if the backbone gives no such features, or the anchors do not fit them.
+            ValueError: if the backbone has no features of these strides, or the anchors do not fit them.
         """
         classifier = partial(self.backbone, num_classes=num_classes)
         if isinstance(self.backbone, NetworkFactory):
@@ -323,10 +324,10 @@ class LightMaskRCNN(NetworkFactory):
 def anchors(
     sizes: Sequence[int | Sequence[int]], levels: int, ratios: Sequence[float] = (0.5, 1.0, 2.0)
 ) -> AnchorGenerator:
-    """Anchors of `sizes` pixels, one or several for each of `levels`.
+    """Make anchors of `sizes` pixels, one or several for each of `levels`.
 
     Raises:
-        ValueError: if there are not so many, or if levels differ in their number.
+        ValueError: if `sizes` has another number of entries, or the entries have different numbers of sizes.
     """
     each = [(size,) if isinstance(size, int | float) else tuple(size) for size in sizes]
     if len(each) != levels or len({len(some) for some in each}) != 1:
@@ -344,9 +345,9 @@ def _as_list(images: Tensor) -> ImageList:
 
 @contextmanager
 def _branches(network: MaskRCNN, training: bool) -> Iterator[None]:
-    """Let the two parts that branch by their mode give losses, or else detections; layers within them stay as they are.
+    """Switch the two parts of `network` that branch by their mode to losses or detections, without the layers in them.
 
-    torchvision gives the one in training and the other in evaluation, but validation wants both.
+    torchvision computes losses in training mode and detections in evaluation mode, but validation needs both.
     """
     parts = (network.rpn, network.roi_heads)
     before = [part.training for part in parts]

@@ -24,12 +24,12 @@ class ResNet9(nn.Module):
 
     Args:
         num_classes: K.
-        width: channels of the first convolution; the last has eight times as many. The published network has 64, while
-            ``model=resnet9`` has 32 and a quarter of its cost.
+        width: channels of the first convolution; the last has eight times as many. The published network has 64, at
+            four times the cost.
         scale: of the logits, which global max pooling leaves large.
     """
 
-    def __init__(self, num_classes: int, width: int = 64, scale: float = 0.125) -> None:
+    def __init__(self, num_classes: int, width: int = 32, scale: float = 0.125) -> None:
         super().__init__()
         self.features = nn.Sequential(
             _convolution(3, width),

@@ -1,4 +1,4 @@
-"""RoIAlign (He et al., 2017) as weighted sums of rows: on a CPU it takes a third of torchvision's time."""
+"""RoIAlign (He et al., 2017) for CPUs, in a third of the time that torchvision's takes there."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,10 @@ from torchvision.ops.poolers import LevelMapper
 
 
 class MultiScaleRoIAlign(torchvision.ops.MultiScaleRoIAlign):
-    """As its base, at equal values; on a GPU it is its base.
+    """Compute what its base computes; on a GPU, call its base.
 
-    A cell of a box is the mean of a few points, each interpolated from four pixels: the weighted sum of the features at
-    some pixels, which is what an embedding bag computes. torchvision's CPU kernel adds gradients up number by number.
+    A cell of a box is the mean of a few points, each interpolated from four pixels: a weighted sum of the features at
+    some pixels, which an embedding bag computes. torchvision's CPU kernel accumulates gradients one value at a time.
 
     Args:
         featmap_names: of the features to pool from, from the finest on.
@@ -23,7 +23,7 @@ class MultiScaleRoIAlign(torchvision.ops.MultiScaleRoIAlign):
         super().__init__(featmap_names, output_size, sampling_ratio)
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Pooled features, float (R, C, S, S), R being the boxes of all images.
+        """Pool features, float (R, C, S, S), in the R boxes of all images.
 
         Args:
             x: float (N, C, H, W) by name.
@@ -66,7 +66,7 @@ def _pool(value: Tensor, boxes: Tensor, image: Tensor, cells: int, points: int) 
 
 
 def _neighbours(start: Tensor, end: Tensor, length: int, cells: int, points: int) -> tuple[Tensor, Tensor]:
-    """Along one axis of `length` pixels, for each cell the pixels beside its points and their weights.
+    """For each cell along one axis of `length` pixels, the pixels beside its points and their weights.
 
     Returns:
         int64 and float (R, cells, 2 * points).

@@ -1,7 +1,7 @@
-"""Networks that give every pixel a class: a small U-Net of our own, and those of smp and torchvision by name.
+"""Networks for semantic segmentation: a small U-Net, and the networks of smp and torchvision by name.
 
-All map float (N, 3, H, W) of any size to logits, float (N, K, H, W), and have in `encoder` the part that may be
-pretrained, held at a learning rate of its own, or frozen.
+All map float (N, 3, H, W) of any size to logits, float (N, K, H, W). Their `encoder` may be pretrained, frozen, or
+trained at a learning rate of its own.
 """
 
 import logging
@@ -19,12 +19,12 @@ from cv_lab.data.preprocess import Preprocessing
 from cv_lab.models.backbones import NamedNetwork, TimmNetwork, refuse_unknown
 from cv_lab.models.weights import fit_state_dict, start_from
 
-# It warns of the head's weights, which an encoder has no use for; what does not fit is refused before.
+# timm warns of the weights of heads, which encoders do not have; other weights that do not fit are refused before.
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
 
 class Segmenter(nn.Module, ABC):
-    """Base of all.
+    """Base of all networks for semantic segmentation.
 
     Attributes:
         class_part: name of the module whose parameters depend on the classes.
@@ -35,10 +35,10 @@ class Segmenter(nn.Module, ABC):
     @property
     @abstractmethod
     def encoder(self) -> nn.Module:
-        """The part that makes features, without those that make masks of them."""
+        """The part that computes features, without the decoder and the head."""
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
-        """Start from the weights `state`, read from `source`: of such a segmenter or of its encoder alone.
+        """Start from the weights `state`, read from `source`: of the whole network or of its encoder's classifier.
 
         Raises:
             ValueError: if they are of neither.
@@ -65,13 +65,13 @@ class _Convolutions(nn.Sequential):
 class SmallUNet(Segmenter):
     """A U-Net (Ronneberger et al., 2015) that trains from scratch on a CPU within minutes.
 
-    It differs from the paper's in padded convolutions, batch normalisation, and in working at half the resolution
-    of the image, at a quarter of the cost: a strided convolution enters, a transposed one leaves.
+    It differs from the paper's network in padded convolutions, in batch normalisation, and in its resolution, which is
+    half that of the image, for a quarter of the cost: the first convolution has a stride of 2, the last is transposed.
 
     Args:
         num_classes: K.
         width: channels at half the resolution; each level below has twice as many.
-        depth: levels below that.
+        depth: number of levels below.
     """
 
     class_part = "head"
@@ -103,13 +103,13 @@ class SmallUNet(Segmenter):
 
 
 class SmpNetwork(TimmNetwork):
-    """An architecture of segmentation-models-pytorch over an encoder of timm; called with ``num_classes`` it makes one.
+    """Makes an architecture of segmentation-models-pytorch over an encoder of timm from ``num_classes``.
 
-    Published weights are those of the encoder, and so is the normalisation of images.
+    The published weights and the normalisation of images are those of the encoder.
 
     Args:
         architecture: such as ``Unet``, ``FPN``, ``DeepLabV3Plus``, ``UPerNet`` or ``Segformer``.
-        encoder: any timm network that gives features of several scales.
+        encoder: any network of timm with features of several scales.
         options: of the architecture, such as `decoder_channels`.
 
     Raises:
@@ -158,7 +158,7 @@ class SmpSegmenter(Segmenter):
     def start_encoder_from(self, state: dict[str, Tensor], source: str) -> None:
         from segmentation_models_pytorch.encoders import get_encoder
 
-        # timm renames what it cuts out for features; given the whole network's weights, it renames them alike.
+        # timm renames parameters where it takes features only; from a file of the whole network it renames them alike.
         whole = timm.create_model(self.name)
         config = timm.get_pretrained_cfg(self.name)
         assert config is not None
@@ -177,9 +177,9 @@ class SmpSegmenter(Segmenter):
 
 
 class TorchvisionSegmentationNetwork(NamedNetwork):
-    """A segmentation network of torchvision, such as ``lraspp_mobilenet_v3_large``; made when called.
+    """Makes a segmentation network of torchvision, such as ``lraspp_mobilenet_v3_large``.
 
-    Its published weights are of the whole network, trained on COCO images with VOC's 21 classes.
+    The published weights are those of the whole network, trained on COCO images with VOC's 21 classes.
 
     Args:
         name: torchvision's name of the network.

@@ -1,4 +1,4 @@
-"""The plain network that a course writes first."""
+"""A plain convolutional network, as in an introductory course."""
 
 from torch import nn
 

@@ -8,10 +8,10 @@ from torch import nn
 def stages(network: nn.Module) -> dict[str, int]:
     """Divide a network into stages, from 0 at the images upwards.
 
-    A stage is what carries one number in the names of its parameters (``layer4``, ``features.7``, ``blocks.11``) and
-    has weights of its own. What has no number, and layers of normalisation, dropout and activation, belong to the
-    stage before them. Single layers behind the last block of several, such as a last convolution, a pooling by
-    attention or the layers of its MLP, belong to that block. Where there are no blocks, as in AlexNet and VGG, each
+    A stage is a module with a number in its name (``layer4``, ``features.7``, ``blocks.11``) and with weights. Modules
+    without a number, and layers of normalisation, dropout and activation, belong to the stage before them. Single
+    layers behind the last block of several layers, such as a last convolution, an attention pooling or the layers of
+    its MLP, belong to that block. Where there are no blocks, as in AlexNet and VGG, each
     layer is a stage. Lists of equal length next to each other (``patch_embeds``, ``blocks`` and ``pos_block`` of
     Twins) alternate, so their parts of the same number form one stage.
 
@@ -45,12 +45,12 @@ def _numbered(name: str) -> str | None:
 
 
 def _weights(module: nn.Module) -> int:
-    """Of how many layers `module` has weights; biases and the scales of normalisation do not count."""
+    """The number of layers with weights in `module`; biases and scales of normalisation do not count."""
     return sum(parameter.ndim > 1 for parameter in module.parameters())
 
 
 def _twin(network: nn.Module, key: str) -> str:
-    """The name of the part that shares its stage with that named `key`: of the first list of the same length."""
+    """The module that shares its stage with `key`: of the same number, in the first sibling list of the same length."""
     path, _, number = key.rpartition(".")
     if not path or not isinstance(own := network.get_submodule(path), nn.ModuleList):
         return key

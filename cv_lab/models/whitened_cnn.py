@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class Whitening(nn.Conv2d):
-    """A fixed convolution that decorrelates 2 x 2 patches; it takes its filters from the first batch it is trained on.
+    """A fixed convolution that decorrelates 2 x 2 patches; its filters are computed from the first training batch.
 
     Its 24 outputs are the 12 principal components of the patches, each divided by its deviation, and their negatives,
-    so that the ReLU behind it loses nothing.
+    so that the activation behind it loses nothing.
     """
 
     fitted: Tensor
@@ -37,7 +37,7 @@ class Whitening(nn.Conv2d):
     @torch.compiler.disable
     @torch.no_grad()
     def fit(self, images: Tensor, floor: float = 5e-4) -> None:
-        """Compute the filters from images, float (N, 3, H, W); `floor` keeps components of no variance small."""
+        """Compute the filters from images, float (N, 3, H, W); `floor` is added to the variance of each component."""
         patches = F.unfold(images.float(), 2).transpose(1, 2).reshape(-1, 12)
         with torch.autocast(images.device.type, enabled=False):  # in half precision small variances become negative
             variance, components = torch.linalg.eigh(patches.T.cov())
@@ -62,7 +62,7 @@ class FastBiasNorm(nn.BatchNorm2d):
 
 
 class Convolution(nn.Conv2d):
-    """3 x 3, without a bias; as far as channels go it starts by passing its input on."""
+    """3 x 3 without a bias; the first outputs start as copies of the inputs."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=False)
