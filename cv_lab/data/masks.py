@@ -52,7 +52,7 @@ class MaskData(ImageData):
 
     def __init__(
         self,
-        image_size: Sequence[int] = (240, 320),
+        image_size: Sequence[int] = (256, 256),
         **options: Any,
     ) -> None:
         super().__init__(**options)

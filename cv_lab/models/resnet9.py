@@ -29,7 +29,7 @@ class ResNet9(nn.Module):
         scale: of the logits, which global max pooling leaves large.
     """
 
-    def __init__(self, num_classes: int, width: int = 64, scale: float = 0.125) -> None:
+    def __init__(self, num_classes: int, width: int = 32, scale: float = 0.125) -> None:
         super().__init__()
         self.features = nn.Sequential(
             _convolution(3, width),
