@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torchvision
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
@@ -32,6 +33,11 @@ LOSSES = {  # torchvision's names, and ours
     "loss_rpn_box_reg": "rpn_box",
 }
 CLASS_PARTS = ("network.roi_heads.box_predictor.", "network.roi_heads.mask_predictor.mask_fcn_logits.")
+
+# What torchvision's MaskRCNN takes and uses here. It ignores other names without a word, and its resizing is not used.
+OPTIONS = {*signature(MaskRCNN).parameters, *signature(FasterRCNN).parameters} - {
+    *("kwargs", "backbone", "num_classes", "min_size", "max_size", "image_mean", "image_std")
+}
 
 Detections = dict[str, Tensor]
 Targets = list[dict[str, Tensor]]
@@ -159,7 +165,7 @@ class TorchvisionMaskRCNN(NamedNetwork):
         options: of torchvision's MaskRCNN, such as `box_score_thresh`.
 
     Raises:
-        ValueError: if torchvision has no such network.
+        ValueError: if torchvision has no such network, or no such option.
     """
 
     library = "torchvision"
@@ -175,6 +181,7 @@ class TorchvisionMaskRCNN(NamedNetwork):
         **options: Any,
     ) -> None:
         super().__init__(name, None, weights)
+        _check_options(options)
         self.trained_stages = (3 if self.pretrained else -1) if trained_stages is None else trained_stages
         self.freeze_statistics = self.pretrained if freeze_statistics is None else freeze_statistics
         self.anchor_sizes, self.detections, self.options = anchor_sizes, detections, options
@@ -239,6 +246,9 @@ class LightMaskRCNN(NetworkFactory):
         trained_stages: of the backbone's last stages, how many train; -1 are all.
         freeze_statistics: the backbone's batch normalisation keeps its statistics; None where there are weights.
         options: of torchvision's MaskRCNN, such as `box_score_thresh`.
+
+    Raises:
+        ValueError: if there is no such option.
     """
 
     def __init__(
@@ -247,10 +257,10 @@ class LightMaskRCNN(NetworkFactory):
         weights: str = "none",
         strides: Sequence[int] = (4, 8, 16, 32),
         channels: int = 64,
-        box_channels: int = 128,
+        box_channels: int = 256,
         mask_layers: Sequence[int] = (64, 64),
         mask_size: int = 14,
-        anchor_sizes: Sequence[int | Sequence[int]] = (32, 64, 128, 256, 512),
+        anchor_sizes: Sequence[int | Sequence[int]] = (16, 32, 64, 128, 256),
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         proposals: int = 200,
         box_samples: int = 128,
@@ -259,6 +269,7 @@ class LightMaskRCNN(NetworkFactory):
         freeze_statistics: bool | None = None,
         **options: Any,
     ) -> None:
+        _check_options(options)
         self.backbone, self.pretrained = backbone, weights != "none"
         self.strides, self.channels, self.box_channels = strides, channels, box_channels
         self.mask_layers, self.mask_size = tuple(mask_layers), mask_size
@@ -333,6 +344,14 @@ def anchors(
             "pixels, one for each level of the pyramid"
         )
     return AnchorGenerator(tuple(each), (tuple(ratios),) * levels)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    if unknown := options.keys() - OPTIONS:
+        raise ValueError(
+            f"model.{', model.'.join(sorted(unknown))} has no effect on torchvision's MaskRCNN: give one of "
+            f"{', '.join(sorted(OPTIONS))}"
+        )
 
 
 def _as_list(images: Tensor) -> ImageList:
