@@ -10,14 +10,17 @@ Torch and Lightning are imported inside the trial only, so ``--help`` and ``--cf
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from cv_lab.config import register_config
+from cv_lab.knobs import check_names
 
+CONF = Path(__file__).parent / "conf"
 register_config()
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(config: DictConfig) -> float:
     """Run the trial that `config` describes and return the best value of its monitored metric."""
     from cv_lab.trial.run import run_trial
@@ -26,4 +29,5 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    check_names(get_args_parser().parse_args(), CONF)
     main()

@@ -1,16 +1,20 @@
 """The types of the top-level knobs, and the names of trials. Imports neither torch nor Lightning."""
 
 import hashlib
+import os
 import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-# Overrides that say where or how a trial runs but not what it computes: they neither name nor identify it.
+# Keys that say where or how a trial runs but not what it computes: they, and what lies below them, neither name nor
+# identify it.
 NOT_IDENTIFYING = {
+    "notes",
     "study",
     "studies_dir",
     "trial_dir",
@@ -70,11 +74,19 @@ class TrainConfig:
     data_dir: str = MISSING
     cache_dir: str = MISSING
 
+    notes: dict[str, Any] = field(default_factory=dict)
+
 
 def split_override(override: str) -> tuple[str, str]:
     """Key and value of an override, for example of ``+model.width=8``; one that removes a key may have no value."""
     key, _, value = override.lstrip("+~").partition("=")
     return key, value
+
+
+def is_identifying(key: str) -> bool:
+    """Whether the config key `key`, such as ``optimizer.momentum``, can change what a trial computes."""
+    parts = key.split(".")
+    return not any(".".join(parts[:end]) in NOT_IDENTIFYING for end in range(1, len(parts) + 1))
 
 
 def trial_name(overrides: list[str]) -> str:
@@ -84,7 +96,7 @@ def trial_name(overrides: list[str]) -> str:
     name ends in a hash of the whole.
     """
     values = dict(split_override(override) for override in overrides if "=" in override)  # the last one counts
-    parts = [f"{key}={PurePath(value).name}" for key, value in sorted(values.items()) if key not in NOT_IDENTIFYING]
+    parts = [f"{key}={PurePath(value).name}" for key, value in sorted(values.items()) if is_identifying(key)]
     name = re.sub(r"[^\w.,=+@-]", "-", ",".join(parts)) or "default"
     if len(name.encode()) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -98,7 +110,13 @@ def kept_in(cache: bool, folder: str) -> str | None:
 
 
 def register_config() -> None:
-    """Make the schema and the resolvers known to Hydra; must run before it composes a config."""
+    """Make the schema and the resolvers known to Hydra, and modules in the current folder importable.
+
+    Must run before Hydra composes a config.
+    """
+    # For `_target_: mine.MyNetwork`. Last, so that a user's file named like an installed package does not hide it.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     # Hydra 1.3 copies its store of configs, a singleton, deeply for every group that --help lists: 1.1 s in all.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     ConfigStore.instance().store(name="schema", node=TrainConfig)

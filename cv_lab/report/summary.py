@@ -7,6 +7,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from cv_lab.study.effects import without_effect
 from cv_lab.study.read import read_study
 from cv_lab.study.trials import print_table
 
@@ -20,6 +21,8 @@ class StudySummary(Callback):
         folder = Path(config.hydra.sweep.dir)
         trials = read_study(folder).trials
         print_table(trials)
+        for case in without_effect(trials):
+            print(f"warning: {case.text}")
         report_at_end(folder)  # says what it could not read
         if any(trial.status == "failed" for trial in trials):
             sys.exit(1)

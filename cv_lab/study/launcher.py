@@ -34,7 +34,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from cv_lab.config import OF_A_HEAD
+from cv_lab.knobs import check_config
 from cv_lab.study.record import BusyError, OccupiedError, Standing, TrialRecord, failed_value
+from cv_lab.study.refusals import in_words, unfit_arguments
 from cv_lab.study.trials import read_trial
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class Job:
     number: int
     overrides: list[str]
     config: DictConfig
+    plain: dict[str, Any]  # the same without interpolations and Hydra's own part
     record: TrialRecord
     standing: Standing | None  # None if another process is running it
 
@@ -109,7 +112,10 @@ class ProcessLauncher(Launcher):
         stopped = None
         if to_run:
             with _sigterm_as_interrupt():
-                stopped = _Run(_start_fork_server(), self, to_run).until_done()
+                context = _start_fork_server()
+                if unfit := unfit_arguments(context, {job.number: job.plain for job in to_run}):
+                    _refuse(in_words(unfit, len(planned)))
+                stopped = _Run(context, self, to_run).until_done()
         if stopped is not None:
             self.hydra_context.callbacks.on_multirun_end(config=self.config, config_name=None)
             sys.exit(stopped)
@@ -123,9 +129,13 @@ class ProcessLauncher(Launcher):
 
     def _plan(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
         """Compose all trials and look into their folders."""
-        jobs, refused = [], []
+        jobs, refused, unfit = [], [], {}
         for number, overrides in enumerate(job_overrides, first):
             job = self._job(number, list(overrides))
+            try:
+                check_config(job.config, job.config.hydra)
+            except ValueError as error:
+                unfit[number] = str(error)
             try:
                 job.standing = job.record.standing()
             except BusyError:
@@ -133,8 +143,8 @@ class ProcessLauncher(Launcher):
             except OccupiedError as error:
                 refused.append(str(error))
             jobs.append(job)
-        if refused:
-            _refuse("\n".join(refused))
+        if refused or unfit:
+            _refuse("\n".join([*([in_words(unfit, len(jobs))] if unfit else []), *refused]))
         _bring_together(jobs)
         return jobs
 
@@ -150,7 +160,9 @@ class ProcessLauncher(Launcher):
             with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
                 config.hydra.runtime.output_dir = str(folder)
             HydraConfig.instance().set_config(config)  # it keeps a copy
-            return Job(number, overrides, config, TrialRecord(_without_hydra(config)), Standing.NEW)
+            own = _without_hydra(config)
+            plain: Any = OmegaConf.to_container(own, resolve=True)
+            return Job(number, overrides, config, plain, TrialRecord(own), Standing.NEW)
         finally:
             HydraConfig.instance().cfg = before
 

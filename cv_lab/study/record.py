@@ -22,7 +22,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cv_lab.config import NOT_IDENTIFYING, split_override
+from cv_lab.config import NOT_IDENTIFYING, is_identifying, split_override
 from cv_lab.files import read_json, write_json, write_yaml
 
 SCHEMA = 1  # of trial.json and result.json; raised when a field changes its meaning
@@ -257,7 +257,7 @@ def parameters(config: DictConfig, choices: dict[str, Any], overrides: list[str]
     others: dict[str, Any] = {}
     for override in overrides:
         key, text = split_override(override)
-        if key not in (*chosen, *knobs, *NOT_IDENTIFYING) and not key.startswith("hydra"):
+        if key not in (*chosen, *knobs) and is_identifying(key) and not key.startswith("hydra"):
             value = OmegaConf.select(config, key)
             others[key] = value if isinstance(value, int | float | str) else text
     return chosen | knobs | others

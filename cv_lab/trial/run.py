@@ -20,10 +20,10 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from cv_lab.arguments import check_arguments
 from cv_lab.callbacks.class_shares import ClassShares
 from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.finite import RequireFiniteLoss
@@ -35,7 +35,9 @@ from cv_lab.data.base import ImageData
 from cv_lab.data.memory import keep_large_blocks
 from cv_lab.files import write_json
 from cv_lab.frozen.features import with_features
+from cv_lab.knobs import check_config
 from cv_lab.models.backbones import preprocessing_of
+from cv_lab.models.weights import weights_hash
 from cv_lab.pictures.tensorboard import add_hyperparameters
 from cv_lab.study.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
 from cv_lab.study.trials import Trial, print_trial, read_trial
@@ -43,8 +45,9 @@ from cv_lab.tasks.base import Task
 from cv_lab.tasks.linear_probing import LinearProbing
 from cv_lab.tasks.transfer import Transfer
 from cv_lab.training.seeds import seed_all
-from cv_lab.trial.build import build_task
+from cv_lab.trial.build import build_task, plain
 from cv_lab.trial.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
+from cv_lab.trial.loggers import make_loggers
 from cv_lab.trial.shared_heads import share_heads
 from cv_lab.trial.trainer import check_limits, check_settings, make_trainer
 
@@ -121,6 +124,8 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
 def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing) -> dict[str, Any]:
     """Run the trial and return the content of ``result.json``."""
     _silence_warnings()
+    check_config(config, HydraConfig.get())
+    check_arguments(plain(config))
     check_settings(config)
     seed_all(config.seed, torch.device("cpu"))  # where networks are made
     os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with
@@ -137,7 +142,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
         + [_bind(callback, task) for callback in chosen if callback is not None]
         + [history, diagnostics, best_checkpoint, last_checkpoint],
         precision=resolve_precision(config.precision, config.trainer.accelerator),
-        logger=_logger(config, log_from),
+        logger=make_loggers(config, log_from),
         plugins=[AtomicCheckpointIO()],
     )
     check_limits(trainer, data)
@@ -214,6 +219,7 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     (tested,) = trainer.test(task, data, ckpt_path=best_checkpoint.best_model_path, verbose=False, weights_only=True)
     result["metrics"] = {**best, **tested}
     result["seconds"]["test"] = time.perf_counter() - start
+    result["weights_sha256"] = weights_hash(task.model)  # as tested, those of the best checkpoint
     result["peak_memory_mb"] = peak_memory_mb(trainer.strategy.root_device)
     asked = [split_override(override)[0] for override in record.fields["overrides"]]
     metrics = result["metrics"]
@@ -266,15 +272,6 @@ def _continue_from(record: TrialRecord, standing: Standing) -> tuple[Path | None
     if last is None or saved.get("together"):  # such epochs take no time, and are gone through again
         return None, 0
     return last, saved["global_step"] + 1  # metrics of an epoch lie at its last step, pictures one further
-
-
-def _logger(config: DictConfig, log_from: int | None) -> Any:
-    """The logger; TensorBoard's shall forget what an earlier attempt logged from step `log_from` on."""
-    if config.logger is None:
-        return False
-    if log_from is None or not issubclass(get_class(config.logger._target_), TensorBoardLogger):
-        return instantiate(config.logger)
-    return instantiate(config.logger, purge_step=log_from)
 
 
 def _bind(callback: Any, task: Task) -> Callback:
