@@ -1,7 +1,9 @@
 """The types of the top-level knobs, and the names of trials. Imports neither torch nor Lightning."""
 
 import hashlib
+import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -41,6 +43,7 @@ class Keys:
 
 KEYS = Keys(
     not_identifying=(
+        "notes",
         "study",
         "studies_dir",
         "trial_dir",
@@ -105,6 +108,8 @@ class TrainConfig:
     data_dir: str = MISSING
     cache_dir: str = MISSING
 
+    notes: dict[str, Any] = field(default_factory=dict)
+
 
 def split_override(override: str) -> tuple[str, str]:
     """Key and value of an override, for example of ``+model.width=8``; one that removes a key may have no value."""
@@ -119,9 +124,7 @@ def trial_name(overrides: Sequence[str]) -> str:
     name ends in a hash of the whole.
     """
     values = dict(split_override(override) for override in overrides if "=" in override)  # the last one counts
-    parts = [
-        f"{key}={PurePath(value).name}" for key, value in sorted(values.items()) if key not in KEYS.not_identifying
-    ]
+    parts = [f"{key}={PurePath(value).name}" for key, value in sorted(values.items()) if KEYS.is_identifying(key)]
     name = re.sub(r"[^\w.,=+@-]", "-", ",".join(parts)) or "default"
     if len(name.encode()) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -140,7 +143,13 @@ def plain(value: Any) -> Any:
 
 
 def register_config() -> None:
-    """Make the schema and the resolvers known to Hydra; must run before it composes a config."""
+    """Make the schema and the resolvers known to Hydra, and modules in the current folder importable.
+
+    Must run before Hydra composes a config.
+    """
+    # For `_target_: mine.MyNetwork`. Last, so that a user's file named like an installed package does not hide it.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     # Hydra 1.3 copies its store of configs, a singleton, deeply for every group that --help lists: 1.1 s in all.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     ConfigStore.instance().store(name="schema", node=TrainConfig)

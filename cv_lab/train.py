@@ -9,6 +9,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from omegaconf import DictConfig
 
 from cv_lab.config import CONF, register_config
+from cv_lab.knobs import check_names
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,9 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     version.setbase("1.3")
     register_config()
     parser = get_args_parser()
+    options = parser.parse_intermixed_args(arguments)
+    check_names(options, CONF)
     with any_target():
         _run_hydra(
-            args=parser.parse_intermixed_args(arguments),
+            args=options,
             args_parser=parser,
             task_function=run,
             config_path=str(CONF),

@@ -27,16 +27,33 @@ class ExponentialMovingAverage(EMAWeightAveraging):
     Args:
         decay: share of the old average that a step keeps, in 0..1.
         warmup: let the decay rise to `decay`.
-        options: of Lightning's `EMAWeightAveraging`.
+        use_buffers: average buffers as well, such as the statistics of BatchNorm.
+        update_every_n_steps: steps from one update of the average to the next.
+        update_starting_at_step: the first step that counts; None for all.
+        update_starting_at_epoch: the first epoch that counts; None for all.
 
     Raises:
         ValueError: if `decay` is out of range.
     """
 
-    def __init__(self, decay: float = 0.995, warmup: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        decay: float = 0.995,
+        warmup: bool = True,
+        use_buffers: bool = True,
+        update_every_n_steps: int = 1,
+        update_starting_at_step: int | None = None,
+        update_starting_at_epoch: int | None = None,
+    ) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"callbacks.ema.decay={decay} must be at least 0 and below 1")
-        super().__init__(decay=decay, **options)
+        super().__init__(
+            decay=decay,
+            use_buffers=use_buffers,
+            update_every_n_steps=update_every_n_steps,
+            update_starting_at_step=update_starting_at_step,
+            update_starting_at_epoch=update_starting_at_epoch,
+        )
         self.decay, self.warmup = decay, warmup
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -112,7 +112,7 @@ class RandomResizedCrop:
 
     def __init__(
         self,
-        scale: tuple[float, float] = (0.25, 1.0),
+        scale: tuple[float, float] = (0.7, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         size: float = 1.0,
     ) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torchvision
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
@@ -33,6 +34,11 @@ LOSSES = {  # torchvision's names, and ours
 }
 # The modules whose parameters depend on the classes.
 CLASS_PARTS = ("network.roi_heads.box_predictor", "network.roi_heads.mask_predictor.mask_fcn_logits")
+
+# What torchvision's MaskRCNN takes and uses here. It ignores other names without a word, and its resizing is not used.
+OPTIONS = {*signature(MaskRCNN).parameters, *signature(FasterRCNN).parameters} - {
+    *("kwargs", "backbone", "num_classes", "min_size", "max_size", "image_mean", "image_std")
+}
 
 Detections = dict[str, Tensor]
 Targets = list[dict[str, Tensor]]
@@ -164,7 +170,7 @@ class TorchvisionMaskRCNN(NamedNetwork):
         options: of torchvision's MaskRCNN, such as `box_score_thresh`.
 
     Raises:
-        ValueError: if torchvision has no such network.
+        ValueError: if torchvision has no such network, or no such option.
     """
 
     library = "torchvision"
@@ -179,6 +185,7 @@ class TorchvisionMaskRCNN(NamedNetwork):
         **options: Any,
     ) -> None:
         super().__init__(name)
+        _check_options(options)
         self.trained_stages, self.freeze_statistics = trained_stages, freeze_statistics
         self.anchor_sizes, self.detections, self.options = anchor_sizes, detections, options
 
@@ -242,6 +249,9 @@ class LightMaskRCNN(NetworkFactory):
         trained_stages: number of the backbone's last stages that train; -1 trains all.
         freeze_statistics: the backbone's BatchNorm layers keep their statistics; None does so with weights.
         options: of torchvision's MaskRCNN, such as `box_score_thresh`.
+
+    Raises:
+        ValueError: if there is no such option.
     """
 
     def __init__(
@@ -261,6 +271,7 @@ class LightMaskRCNN(NetworkFactory):
         freeze_statistics: bool | None = None,
         **options: Any,
     ) -> None:
+        _check_options(options)
         self.backbone = backbone
         self.strides, self.channels, self.box_channels = strides, channels, box_channels
         self.mask_layers, self.mask_size = tuple(mask_layers), mask_size
@@ -336,6 +347,14 @@ def anchors(
             "pixels, one for each level of the pyramid"
         )
     return AnchorGenerator(tuple(each), (tuple(ratios),) * levels)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    if unknown := options.keys() - OPTIONS:
+        raise ValueError(
+            f"model.{', model.'.join(sorted(unknown))} has no effect on torchvision's MaskRCNN: give one of "
+            f"{', '.join(sorted(OPTIONS))}"
+        )
 
 
 def _as_list(images: Tensor) -> ImageList:

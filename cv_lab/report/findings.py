@@ -8,6 +8,7 @@ from cv_lab.report.figures import front_of, pair_key
 from cv_lab.report.sections import Section, Setting, text
 from cv_lab.report.wording import count, every, figure, gap, is_share, listing, seconds, slug, spread
 from cv_lab.study.diagnosis import dead_learning, diverging_loss
+from cv_lab.study.effects import without_effect
 from cv_lab.study.trials import Trial, number
 
 ENOUGH = 0.005  # of a metric in 0..1: half a point, within which a result counts as reached
@@ -42,13 +43,24 @@ TROUBLE = {
     "overfitted": {"overfitting"},
     "underfitted": {"dead_learning", "chance_level"},
 }
-WARNINGS = {"failed", "diverged", "collapsed", "overfitted", "underfitted", "told", "biased", "unfinished", "code"}
+WARNINGS = {
+    "no_effect",
+    "failed",
+    "diverged",
+    "collapsed",
+    "overfitted",
+    "underfitted",
+    "told",
+    "biased",
+    "unfinished",
+    "code",
+}
 
 
 def findings(section: Section) -> list[Finding]:
     """All findings of a section, what was asked first."""
     found = [winner(section), *parameters(section), *interactions(section), *epochs(section), *costs(section)]
-    found += [*trouble(section), *caveats(section)]
+    found += [*trouble(section), *idle(section), *caveats(section)]
     return [finding for finding in found if finding is not None]
 
 
@@ -209,6 +221,14 @@ def trouble(section: Section) -> list[Finding]:
             if told_kind not in known:
                 found.append(Finding("told", f"{section.label(trial)}, {words}.", [trial.name]))
     return found
+
+
+def idle(section: Section) -> list[Finding]:
+    """Parameters that changed nothing."""
+    return [
+        Finding("no_effect", case.text, [trial.folder.name for group in case.trials for trial in group])
+        for case in without_effect(section.trials)
+    ]
 
 
 def caveats(section: Section) -> list[Finding]:

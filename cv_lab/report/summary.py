@@ -11,6 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from cv_lab.study.effects import without_effect
 from cv_lab.study.read import read_study
 from cv_lab.study.table import print_table
 
@@ -41,6 +42,8 @@ class StudySummary(Callback):
             study = read_study(folder)
             failed = any(trial.status == "failed" for trial in study.trials)
             print_table(study.trials)
+            for case in without_effect(study.trials):
+                print(f"warning: {case.text}")
         except Exception as error:
             failed = True
             print(f"error: no table: {type(error).__name__}: {error}", file=sys.stderr)

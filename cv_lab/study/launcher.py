@@ -13,9 +13,10 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from cv_lab.study.plan import Job, RefusedError, Sharing, plan, without_hydra
-from cv_lab.study.processes import Runner, signals_as_interrupt
+from cv_lab.study.processes import Runner, signals_as_interrupt, start_context
 from cv_lab.study.read import read_trial
 from cv_lab.study.record import UnreadableError, failed_value
+from cv_lab.study.refusals import in_words, refusals
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ class ProcessLauncher(Launcher):
         keys: dotted name of the :class:`~cv_lab.config.Keys` that identify a trial.
         preload: modules that every trial needs and that take seconds to import. None may touch a GPU or start a thread.
         before_trial: dotted name of a function that is called in a trial's process with the number of trials at a time.
+        check: dotted name of a function that raises a ValueError for a trial's config, given with Hydra's own part, if
+            the trial should be refused.
+        check_parts: the same, for a check of the config's plain values that imports what the trials import.
         sharing: see :class:`~cv_lab.study.plan.Sharing`; null for trials that share nothing.
     """
 
@@ -38,9 +42,12 @@ class ProcessLauncher(Launcher):
         keys: str,
         preload: Sequence[str] = (),
         before_trial: str | None = None,
+        check: str | None = None,
+        check_parts: str | None = None,
         sharing: DictConfig | None = None,
     ) -> None:
         self.keys, self.preload, self.before_trial = get_object(keys), list(preload), before_trial
+        self.check, self.check_parts = None if check is None else get_object(check), check_parts
         self.sharing = None if sharing is None else Sharing(**sharing)  # type: ignore[arg-type]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -61,7 +68,9 @@ class ProcessLauncher(Launcher):
         if self.config.trial_timeout is not None and self.config.trial_timeout <= 0:
             _refuse(f"trial_timeout={self.config.trial_timeout:g}: give seconds, more than 0, or null")
         try:
-            planned = plan(self.hydra_context, self.config, job_overrides, initial_job_idx, self.keys, self.sharing)
+            planned = plan(
+                self.hydra_context, self.config, job_overrides, initial_job_idx, self.keys, self.sharing, self.check
+            )
         except (RefusedError, OSError) as error:
             _refuse(str(error))
         jobs = list({job.record.folder: job for job in reversed(planned)}.values())[::-1]  # each trial once
@@ -70,6 +79,7 @@ class ProcessLauncher(Launcher):
         stopped = 1 if any(job.damaged for job in jobs) else None
         if to_run:
             with signals_as_interrupt():
+                self._check_parts(to_run, len(planned))
                 stopped = Runner(self.config, self.preload, to_run, self._child).until_done() or stopped
         if stopped is not None:
             self.hydra_context.callbacks.on_multirun_end(config=self.config, config_name=None)
@@ -79,6 +89,13 @@ class ProcessLauncher(Launcher):
     def _child(self, job: Job) -> tuple[Any, ...]:
         """What a trial's process needs to know."""
         return self.before_trial, self.hydra_context, self.task_function, job.config, job.log_file
+
+    def _check_parts(self, jobs: Sequence[Job], trials: int) -> None:
+        if self.check_parts is None:
+            return
+        configs = {job.number: job.plain for job in jobs}
+        if refused := refusals(start_context(self.preload), self.check_parts, configs):
+            _refuse(in_words(refused, trials))
 
     def _announce(self, jobs: Sequence[Job], count: int) -> None:
         at_a_time = f", {min(count, self.config.jobs)} at a time" if self.config.jobs > 1 and count > 1 else ""

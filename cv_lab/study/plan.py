@@ -1,7 +1,7 @@
 """Which trials of a multirun start, continue, start anew or are skipped."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cv_lab.config import Keys, split_override
 from cv_lab.study.record import BusyError, FolderState, OccupiedError, TrialRecord, UnreadableError, read_records
+from cv_lab.study.refusals import in_words
 
 log = logging.getLogger(__name__)
 MANY = 50  # trials whose configs take seconds to compose, which is announced
@@ -52,6 +53,13 @@ class Job:
         return self.record.folder / f"{self.config.hydra.job.name}.log"
 
     @property
+    def plain(self) -> dict[str, Any]:
+        """The trial's own part of the config as plain values, without interpolations."""
+        plain = OmegaConf.to_container(without_hydra(self.config), resolve=True)
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+    @property
     def to_run(self) -> bool:
         return self.state not in (FolderState.COMPLETED, FolderState.FAILED, None)
 
@@ -86,6 +94,7 @@ def plan(
     first: int,
     keys: Keys,
     sharing: Sharing | None,
+    check: Callable[[DictConfig, DictConfig], None] | None = None,
 ) -> list[Job]:
     """Compose the configs of all trials and look into their folders. Writes nothing.
 
@@ -96,9 +105,10 @@ def plan(
         first: number of the first trial.
         keys: what of a config identifies a trial.
         sharing: see there; None for trials that share nothing.
+        check: raises a ValueError for a config, given with Hydra's own part, that should be refused.
 
     Raises:
-        RefusedError: if a config cannot be composed, or a folder holds a trial of another config.
+        RefusedError: if a config cannot be composed or is refused, or a folder holds a trial of another config.
     """
     if len(job_overrides) > MANY:
         log.info("composing the configs of %d trials", len(job_overrides))
@@ -106,7 +116,7 @@ def plan(
         _job(context, config, number, list(overrides), keys, job_overrides)
         for number, overrides in enumerate(job_overrides, first)
     ]
-    refused = []
+    refused = _refused(jobs, check)
     trials = read_records(Path(config.hydra.sweep.dir).absolute())
     for job in jobs:
         job.record.choose_folder(trials)
@@ -126,6 +136,18 @@ def plan(
     if sharing is not None:
         _bring_together(jobs, sharing)
     return jobs
+
+
+def _refused(jobs: Sequence[Job], check: Callable[[DictConfig, DictConfig], None] | None) -> list[str]:
+    """What `check` says of the configs of all trials."""
+    problems = {}
+    for job in jobs if check is not None else ():
+        assert check is not None
+        try:
+            check(job.config, job.config.hydra)
+        except ValueError as error:
+            problems[job.number] = str(error)
+    return [in_words(problems, len(jobs))] if problems else []
 
 
 def _job(

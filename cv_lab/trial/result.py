@@ -12,6 +12,7 @@ from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.timing import Timing
 from cv_lab.config import split_override
 from cv_lab.data.base import ImageData
+from cv_lab.models.weights import weights_hash
 from cv_lab.pictures.tensorboard import add_hyperparameters
 from cv_lab.study.record import SCHEMA, TrialRecord
 from cv_lab.tasks.base import Task
@@ -77,6 +78,7 @@ def add_test(
     units = {name: task.unit_of(name) for name in result["metrics"]}
     result["units"] = {name: unit._asdict() for name, unit in units.items() if unit is not None}
     result["seconds"]["test"] = seconds
+    result["weights_sha256"] = weights_hash(task.model)  # as tested, those of the best checkpoint
     result["peak_memory_mb"] = peak_memory_mb(device)
 
 

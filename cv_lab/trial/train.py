@@ -11,25 +11,28 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
 
+from cv_lab.arguments import check_arguments
 from cv_lab.callbacks.class_shares import ClassShares
 from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing
+from cv_lab.config import plain
 from cv_lab.data.base import ImageData
+from cv_lab.knobs import check_config
 from cv_lab.study.record import FolderState, TrialRecord
 from cv_lab.tasks.base import Task
 from cv_lab.training.seeds import seed_all
 from cv_lab.trial.build import build_data_and_task
 from cv_lab.trial.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
 from cv_lab.trial.hardware import device_name, resolve_precision
+from cv_lab.trial.loggers import make_loggers
 from cv_lab.trial.result import (
     Observers,
     add_test,
@@ -56,6 +59,8 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
         NonFiniteLossError: if the training loss became NaN or infinite.
     """
     _silence_warnings()
+    check_config(config, HydraConfig.get())
+    check_arguments(plain(config))
     check_settings(config)
     seed_all(config.seed, torch.device("cpu"))  # where networks are made
     os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with
@@ -114,7 +119,7 @@ def _trainer(
         + [_bind(callback, task) for callback in chosen if callback is not None]
         + [observers.history, observers.diagnostics, *checkpoints],
         precision=resolve_precision(config.precision, config.trainer.accelerator),
-        logger=_logger(config, log_from),
+        logger=make_loggers(config, log_from),
         plugins=[AtomicCheckpointIO()],
     )
 
@@ -167,15 +172,6 @@ def _continue_from(record: TrialRecord, standing: FolderState) -> tuple[Path | N
     if last is None or saved.get("together"):  # such epochs take no time, and are gone through again
         return None, 0
     return last, saved["global_step"] + 1  # metrics and pictures of an epoch lie at its last step
-
-
-def _logger(config: DictConfig, log_from: int | None) -> Any:
-    """The logger; TensorBoard's shall forget what an earlier attempt logged from step `log_from` on."""
-    if config.logger is None:
-        return False
-    if log_from is None or not issubclass(get_class(config.logger._target_), TensorBoardLogger):
-        return instantiate(config.logger)
-    return instantiate(config.logger, purge_step=log_from)
 
 
 def _bind(callback: Any, task: Task) -> Callback:
