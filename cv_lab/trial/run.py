@@ -147,7 +147,9 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
             f"{trainer.world_size}: Lightning would start the others by running the whole study again. Leave it at 1 "
             "and give jobs=N, one trial on each GPU, or train the trials by commands of their own, without -m"
         )
-    record.update(device=device_name(trainer.strategy.root_device), precision_used=trainer.precision)
+    record.update(
+        device=device_name(trainer.strategy.root_device), precision_used=trainer.precision, problems=data.problems
+    )
     sizes = {split: len(getattr(data, split)) for split in ("train", "val", "test")}
     parameters = {
         "trained": sum(p.numel() for p in task.model.parameters() if p.requires_grad),
