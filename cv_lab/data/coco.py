@@ -27,6 +27,7 @@ from cv_lab.data.coco_json import (
 )
 from cv_lab.data.in_memory import InMemoryImages, MappedRows
 from cv_lab.data.instances import InstanceImages, Instances, by_id
+from cv_lab.data.layout import SPLITS
 from cv_lab.data.masks import MaskData
 from cv_lab.data.pixels import Pixels, upright
 from cv_lab.data.problems import Problems, Unusable, listed
@@ -35,6 +36,7 @@ from cv_lab.labels import IGNORE
 
 READER = 1  # version of the masks that this module paints: increase it with every change of them
 BACKGROUND = "background"
+AMONG_IMAGES = "_annotations.coco.json"
 
 
 class Coco(MaskData):
@@ -50,7 +52,11 @@ class Coco(MaskData):
         train_folder: of the training images.
         train_json: their annotations.
         test_folder: of the test images.
-        test_json: their annotations. Categories are the same if their names are, whatever their ids.
+        test_json: their annotations. Categories are the same if their names are, whatever their ids. None holds out a
+            test set from the training images.
+        val_folder: of the validation images.
+        val_json: their annotations. None takes a folder beside the training images called ``val``, ``valid`` or
+            ``validation``, if there is one with annotations, and else holds out a validation set.
         classes: the categories to take: names, one name, or a number n for the n with most training objects; None for
             all.
         train_images: take so many of the training images at most, drawn by the seed; None for all.
@@ -64,19 +70,30 @@ class Coco(MaskData):
         self,
         train_folder: str,
         train_json: str,
-        test_folder: str,
-        test_json: str,
+        test_folder: str | None,
+        test_json: str | None,
         classes: Sequence[str] | str | int | None = None,
         train_images: int | None = None,
         test_images: int | None = None,
+        val_folder: str | None = None,
+        val_json: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.folders = {"train": Path(train_folder), "test": Path(test_folder)}
-        self.files = {"train": Path(train_json), "test": Path(test_json)}
-        self.limits = {"train": train_images, "test": test_images}
+        given: dict[Split, tuple[str | None, str | None]] = {
+            "train": (train_folder, train_json),
+            "val": (val_folder, val_json),
+            "test": (test_folder, test_json),
+        }
+        self.sources = {s: _source(Path(f), Path(j)) for s, (f, j) in given.items() if f is not None and j is not None}
+        if val_json is None and (beside := _validation_beside(self.sources["train"][0])):
+            self.sources["val"] = beside
+        self.limits: dict[Split, int | None] = {"train": train_images, "test": test_images}
         self.wanted = classes
         self._read: dict[Split, tuple[CocoJson, Problems]] = {}
+
+    def splits(self) -> tuple[Split, ...]:
+        return tuple(self.sources)
 
     def setup(self, stage: str | None = None) -> None:
         """See :meth:`~cv_lab.data.base.ImageData.setup`.
@@ -106,24 +123,25 @@ class Coco(MaskData):
         known = [category["name"] for category in training.categories]
         numbers = class_numbers(coco, classes, known, problems)
         ids = sorted(coco.images, key=by_id)
-        limit = self.limits[split]
+        limit = self.limits.get(split)
         if limit is not None and limit < len(ids):
             chosen = np.random.default_rng(self.seed).permutation(len(ids))[:limit]
             ids = [ids[i] for i in sorted(chosen)]
-        find = ImageFinder(self.folders[split])
+        find = ImageFinder(self.sources[split][0])
         files = [find(coco.images[id]["file_name"]) for id in ids]
         some = [
             (coco.images[id], [a for a in coco.annotations.get(id, ()) if a["category_id"] in numbers]) for id in ids
         ]
         if self.target == "mask":
-            painted = _PaintedMasks(some, numbers, self.files[split], classes, problems)
+            painted = _PaintedMasks(some, numbers, self.sources[split][1], classes, problems)
             return self.decode(files, painted, (BACKGROUND, *classes), problems)
         return self._instances(files, some, numbers, classes, problems)
 
     def _json(self, split: Split) -> tuple[CocoJson, Problems]:
         if split not in self._read:
-            problems = Problems(self.files[split])
-            self._read[split] = read_coco(self.files[split], problems), problems
+            path = self.sources[split][1]
+            problems = Problems(path)
+            self._read[split] = read_coco(path, problems), problems
         return self._read[split]
 
     def _instances(
@@ -149,6 +167,21 @@ class Coco(MaskData):
             raise ValueError(f"{problems.source}: none of its {len(files)} images can be used: {'; '.join(reasons)}")
         pixels = MappedRows(stored.pixels.permute(0, 3, 1, 2), torch.tensor(kept))
         return InstanceImages(pixels, objects, classes)
+
+
+def _source(folder: Path, json: Path) -> tuple[Path, Path]:
+    """The images and their annotations, which Roboflow writes among the images."""
+    among = folder / AMONG_IMAGES
+    return folder.expanduser(), among if among.is_file() and not json.is_file() else json.expanduser()
+
+
+def _validation_beside(train_folder: Path) -> tuple[Path, Path] | None:
+    """A validation set beside the training images that has annotations, and those."""
+    for folder in (train_folder.parent / name for name in SPLITS["val"]):
+        for json in (folder.with_suffix(".json"), folder / AMONG_IMAGES):
+            if folder.is_dir() and json.is_file():
+                return folder, json
+    return None
 
 
 class _PaintedMasks:

@@ -72,7 +72,8 @@ def read_coco(path: Path, problems: Problems) -> CocoJson:
         elif annotation["category_id"] not in known:
             problems.drop("annotations of unknown categories", f"{name}: category {annotation['category_id']}")
         else:
-            annotations[annotation["image_id"]].append({**annotation, "name": name})
+            annotation["name"] = name
+            annotations[annotation["image_id"]].append(annotation)
     if not images or not categories:
         raise ValueError(f"{path} is empty: it lists {len(images)} images and {len(categories)} categories")
     return CocoJson(images, categories, annotations)
@@ -213,7 +214,10 @@ def _run_lengths(shape: Record, height: int, width: int, name: str) -> RunLength
 
 def _load(path: Path) -> Record:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: annotations are a json of COCO's format, see data.train_json")
+        raise FileNotFoundError(
+            f"there is no {path}: annotations are a json of COCO's format, see data.train_json; for a data "
+            "set without a test set, data.test_json=null holds one out"
+        )
     try:
         content = json.loads(path.read_bytes())  # in any of Unicode's encodings, with its mark or without
     except ValueError as error:  # of JSON and of encodings
@@ -234,13 +238,18 @@ def _records(path: Path, content: Record, kind: str, needed: Sequence[str], prob
             lacking += 1
             problems.drop(f"records of {kind} without {', '.join(missing)}", f"{kind}[{number}]")
             continue
-        yield {**record, **{key: _id(record[key]) for key in needed if key.endswith("id")}}
+        for key in needed:
+            if key.endswith("id"):
+                record[key] = _id(record[key])
+        yield record
     if lacking and lacking == len(content[kind]):
         raise ValueError(f"{path} is not of COCO's format: {kind}[0] has no {', no '.join(missing)}")
 
 
 def _id(value: Any) -> Any:
     """An id as a number, if it is one: tools write 1, 1.0 and "1" for the same."""
+    if type(value) is int:
+        return value
     number = _number(value)
     return int(number) if number is not None and number == int(number) else str(value)
 

@@ -46,7 +46,7 @@ def split_folders(root: Path) -> dict[Split, Path]:
                 if split in found:
                     raise ValueError(f"{found[split]} and {path} are both called like the {split} set: rename one")
                 found[split] = path
-    return found
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def image_files(folder: Path, problems: Problems, deep: bool = True) -> list[Path]:

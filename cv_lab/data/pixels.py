@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 READER = 1  # version of the pixels that this module makes of a file: increase it with every change of them
@@ -111,6 +111,8 @@ def opened(path: Path) -> Iterator[Photo]:
     try:
         with Image.open(path) as image:
             yield Photo(image)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} cannot be decoded as an image: its format is not known") from error
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
         raise ValueError(f"{path} cannot be decoded as an image: {error or type(error).__name__}") from error
 

@@ -24,7 +24,10 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
         raise ValueError(f"val_fraction={fraction} must lie between 0 and 1, exclusive")
     amount = round(fraction * len(labels))
     if not 0 < amount < len(labels):
-        raise ValueError(f"val_fraction={fraction} of {len(labels)} images leaves no image on one side of the split")
+        raise ValueError(
+            f"val_fraction={fraction} of {len(labels)} images leaves no image on one side of the split: "
+            "give a larger or smaller share, more images, or data.validation=test"
+        )
     second = balanced_subset(labels, amount, seed)
     random = np.random.default_rng(seed)
     for name in np.unique(labels):

@@ -71,7 +71,9 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
     trainer = _trainer(config, record, task, observers, (best, last), log_from)
     check_limits(trainer, data)
     _refuse_many_devices(trainer, config)
-    record.update(device=device_name(trainer.strategy.root_device), precision_used=trainer.precision)
+    record.update(
+        device=device_name(trainer.strategy.root_device), precision_used=trainer.precision, problems=data.problems
+    )
     size = tuple(data.normalise(data.val.images[:1]).shape)
     _describe(record, data, task, size)
     data = task.prepare(data, trainer, config, resumed=checkpoint is not None)

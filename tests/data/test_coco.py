@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,175 @@ def test_real_annotations_are_read_whole() -> None:
     assert len(images.classes) == 80
     for objects in images.objects:
         assert np.allclose(rle.toBbox(list(objects.truth)), objects.boxes, atol=3)  # pixels
+
+
+def edited(folder: Path, change: Any, **options: Any) -> Coco:
+    """A data module whose test json is the training json after `change`."""
+    write(folder, [annotation(1), annotation(2, image=2, category=3)])
+    content = json.loads((folder / "a.json").read_text())
+    change(content)
+    (folder / "b.json").write_text(json.dumps(content))
+    images = str(folder / "images")
+    return Coco(images, str(folder / "a.json"), images, str(folder / "b.json"), image_size=[60, 80], **options)
+
+
+@pytest.mark.parametrize("target", ["instances", "mask"])
+def test_classes_of_the_test_set_are_matched_by_name(tmp_path: Path, target: str) -> None:
+    def swap_ids(content: dict[str, Any]) -> None:
+        for record in content["categories"]:
+            record["id"] = {7: 3, 3: 7}[record["id"]]
+        for record in content["annotations"]:
+            record["category_id"] = str({7: 3, 3: 7}[record["category_id"]])
+
+    data = edited(tmp_path, swap_ids, target=target)
+    train, test = data.load("train"), data.load("test")
+    assert train.classes == test.classes
+    assert train.class_counts().counts.tolist() == test.class_counts().counts.tolist()
+
+
+@pytest.mark.parametrize("target", ["instances", "mask"])
+def test_categories_of_one_json_alone_are_counted(
+    tmp_path: Path, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rename(content: dict[str, Any]) -> None:
+        content["categories"][0]["name"] = "dog"
+
+    test = edited(tmp_path, rename, target=target).load("test")
+    assert "1 annotations of categories that the training set lacks (annotation 1: dog)" in caplog.text
+    assert test.class_counts().counts[-1] == 0  # there is no cat
+
+
+def test_categories_of_one_name_are_one_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As in exports of Roboflow, whose category 0 has the project's name."""
+    more = {"categories": [{"id": 0, "name": "cat"}, {"id": 7, "name": "cat"}, {"id": 3, "name": 5}]}
+    images = write(tmp_path, [annotation(1), annotation(2, category=3)], content=more).load("train")
+    assert images.classes == ("cat", "5")
+    assert images.objects[0].classes.tolist() == [0, 1]
+    assert "1 categories have the name of another" in caplog.text
+
+
+@pytest.mark.parametrize("target", ["instances", "mask"])
+@pytest.mark.parametrize(
+    ("annotations", "reason"),
+    [
+        ([], ""),
+        ([annotation(1, iscrowd=1)], ""),
+        ([annotation(1, segmentation=[])], "1 objects without a mask"),
+        ([annotation(1, category="9")], "1 annotations of unknown categories"),
+    ],
+)
+def test_training_on_nothing_is_refused(
+    tmp_path: Path, target: str, annotations: list[dict[str, Any]], reason: str
+) -> None:
+    data = write(tmp_path, annotations, target=target, validation="test")
+    with pytest.raises(ValueError, match=f"holds an object of bird, cat.*{reason}.*Crowds"):
+        data.setup()
+
+
+@pytest.mark.parametrize("target", ["instances", "mask"])
+def test_another_size_than_the_json_says_is_dropped(
+    tmp_path: Path, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def halve(content: dict[str, Any]) -> None:
+        content["images"][0] |= {"width": 40, "height": 30}
+
+    assert len(edited(tmp_path, halve, target=target).load("test")) == 2
+    assert "1 images of another size than the json says" in caplog.text
+    assert "80 x 60, the json says 40 x 30" in caplog.text
+
+
+@pytest.mark.parametrize("target", ["instances", "mask"])
+@pytest.mark.parametrize("size", ["upright", "stored", "missing", "text"])
+def test_objects_cover_what_they_were_drawn_on(tmp_path: Path, target: str, size: str) -> None:
+    """A phone photograph: upright it has 60 x 80 pixels, of which the object is white."""
+    pixels = np.zeros((80, 60, 3), np.uint8)
+    pixels[10:30, 20:40] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = write(tmp_path, [], images=1, target=target)
+    Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "images/1.png", exif=exif)
+    content = json.loads((tmp_path / "a.json").read_text())
+    record = {"id": 1, "file_name": "1.png", "width": 60, "height": 80}
+    polygon = [20, 10, 40, 10, 40, 30, 20, 30]
+    if size == "stored":  # x becomes the row from below
+        record |= {"width": 80, "height": 60}
+        polygon = [10, 20, 30, 20, 30, 40, 10, 40]
+    elif size == "missing":
+        record = {"id": "1", "file_name": "1.png", "width": 0}
+    elif size == "text":
+        record |= {"width": "60", "height": "80"}
+    box = [min(polygon[::2]), min(polygon[1::2]), 20, 20]
+    content |= {"images": [record], "annotations": [annotation(1, segmentation=[polygon], bbox=box)]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data.image_size = (80, 60)
+    images = data.load("train")
+    mask = images.masks[0] == 2 if target == "mask" else images.__getitems__([0])["masks"][0, 0] == 1
+    assert torch.equal(mask, images.images[0][0] > 127)
+    if target == "instances":
+        (objects,) = images.objects
+        assert objects.size == (80, 60)
+        assert objects.boxes.tolist() == [[20, 10, 20, 20]]
+
+
+@pytest.mark.parametrize("box", [[20, 30, 20, 20], [10, 20, 30, 40], [0, 0, 0, 0], [], None, "x", [10, 20, 1, 0]])
+def test_boxes_that_do_not_fit_are_taken_from_masks(tmp_path: Path, box: Any, caplog: pytest.LogCaptureFixture) -> None:
+    (objects, *_) = write(tmp_path, [annotation(1, bbox=box)]).load("train").objects
+    assert objects.boxes.tolist() == [[10, 20, 20, 20]]
+    assert ("1 boxes do not fit their masks" in caplog.text) == (box is not None)
+
+
+def test_published_boxes_are_kept(tmp_path: Path) -> None:
+    (objects, *_) = write(tmp_path, [annotation(1, bbox=[9.5, 20.3, 21, 19.6])]).load("train").objects
+    assert objects.boxes.tolist() == [[9.5, 20.3, 21, 19.6]]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        SQUARE,
+        [[[10, 20], [30, 20], [30, 40], [10, 40]]],
+        [[10, 20], [30, 20], [30, 40], [10, 40]],
+        [[str(number) for number in SQUARE]],
+        [SQUARE, [1, 1]],
+    ],
+)
+def test_polygons_in_other_forms_are_read(tmp_path: Path, shape: Any) -> None:
+    sloppy = annotation(1, segmentation=shape, area=None, iscrowd=None)
+    (objects, *_) = write(tmp_path, [sloppy]).load("train").objects
+    assert objects.areas.tolist() == [400]
+    assert rle.area(list(objects.truth)).tolist() == [400]
+
+
+@pytest.mark.parametrize(
+    "name", ["images\\1.png", "C:\\me\\1.png", "some%20folder/1.png", "1.PNG", "1", "/elsewhere/1.png"]
+)
+def test_files_are_found_by_the_names_that_tools_write(tmp_path: Path, name: str) -> None:
+    images = [{"id": 1, "file_name": name, "height": 60, "width": 80}]
+    data = write(tmp_path, [annotation(1)], images=1, content={"images": images})
+    assert [len(o.classes) for o in data.load("train").objects] == [1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_any_unicode_is_read(tmp_path: Path, encoding: str) -> None:
+    data = write(tmp_path, [annotation(1)])
+    path = tmp_path / "a.json"
+    path.write_text(path.read_text(), encoding=encoding)
+    assert data.load("train").classes == ("bird", "cat")
+
+
+@pytest.mark.parametrize("layout", ["one json", "valid.json", "roboflow"])
+def test_other_sets_of_files_are_divided(tmp_path: Path, layout: str) -> None:
+    write(tmp_path, [annotation(n, image=n) for n in range(1, 13)], images=12)
+    (tmp_path / "images").rename(tmp_path / "train")
+    (tmp_path / "a.json").rename(tmp_path / "train.json")
+    if layout != "one json":
+        shutil.copytree(tmp_path / "train", tmp_path / "valid")
+        shutil.copy(tmp_path / "train.json", tmp_path / "valid.json")
+    if layout == "roboflow":
+        for name in ("train", "valid"):
+            (tmp_path / f"{name}.json").rename(tmp_path / name / "_annotations.coco.json")
+    where = (str(tmp_path / "train"), str(tmp_path / "train.json"))
+    data = Coco(*where, None, None, image_size=[40, 40], val_fraction=0.2)
+    data.setup()
+    assert data.train is not None
+    assert (len(data.train), len(data.val), len(data.test)) == ((8, 2, 2) if layout == "one json" else (10, 12, 2))

@@ -293,3 +293,124 @@ def test_trimaps_become_two_classes_and_an_unlabelled_border(tmp_path: Path, cap
     assert data.train.masks is not None
     assert data.train.masks[0, :, 0].tolist() == [1] * 4 + [0] * 4 + [255] * 4
     assert "1 of 4 images have no trimap" in caplog.text
+
+
+# What people bring.
+
+
+def turned(path: Path, pixels: np.ndarray, orientation: int) -> None:
+    """Save upright `pixels` as a phone stores them."""
+    inverse = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).transpose(inverse[orientation]).save(path, exif=exif, quality=95)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+@pytest.mark.parametrize("drawn_on", ["upright", "stored", "tagged"])
+def test_masks_cover_what_they_were_drawn_on(folder: Path, orientation: int, drawn_on: str) -> None:
+    """The white quarter of each photograph is labelled 1."""
+    if drawn_on == "stored" and orientation != 6:
+        pytest.skip("a mask of equal size is of the upright image")
+    pixels, labels = np.zeros((30, 40, 3), np.uint8), np.zeros((30, 40), np.uint8)
+    pixels[:15, 20:], labels[:15, 20:] = 255, 1
+    for path in (folder / "train/images").iterdir():
+        turned(path, pixels, orientation)
+        mask = folder / f"train/masks/{path.stem}.png"
+        if drawn_on == "upright":
+            write_mask(mask, labels)
+        elif drawn_on == "stored":
+            Image.fromarray(labels).transpose(Image.Transpose.ROTATE_90).save(mask)
+        else:
+            turned(mask, labels, orientation)
+    data = MaskFolder(str(folder), image_size=(30, 40))
+    images = data.load("train")
+    assert images.masks is not None
+    shown, mask = images.images[0][0], images.masks[0]
+    assert shown.shape == mask.shape
+    agreement = ((shown > 127) == (mask == 1)).float().mean()
+    assert agreement > 0.99
+
+
+def test_masks_of_0_and_255_are_refused_or_named(folder: Path) -> None:
+    for path in folder.glob("*/masks/*"):
+        write_mask(path, np.asarray(Image.open(path)) * 255)
+    with pytest.raises(ValueError, match=r"hold 0 and 255 only .*data\.values=\{0: background, 255: cat\}"):
+        load(folder)
+    named = load(folder, values={0: "background", 255: "cat"})
+    assert named.train is not None
+    assert named.train.class_counts().counts.tolist() == [9 * 96, 9 * 96]
+
+
+@pytest.mark.parametrize("given", ["values", "colours", "names"])
+def test_numbers_and_colours_are_mapped_to_classes(folder: Path, given: str) -> None:
+    (folder / "classes.txt").unlink()
+    for path in folder.glob("*/masks/*"):
+        labels = np.asarray(Image.open(path)).copy()
+        labels[:10] = 2
+        table = {"values": [0, 100, 200], "names": [0, 1, 2]}.get(given)
+        colours = np.array([[0, 0, 0], [128, 64, 128], [255, 255, 255]], np.uint8)
+        Image.fromarray(colours[labels] if table is None else np.array(table, np.uint8)[labels]).save(path)
+    options: dict[str, Any] = {
+        "values": {"values": {0: "background", "100": "road", 200: "unlabelled"}},
+        "colours": {"colours": {"background": [0, 0, 0], "road": "#804080", "unlabelled": "white"}},
+        "names": {"classes": ["background", "road", "sky"]},
+    }[given]
+    data = load(folder, **options)
+    assert data.train is not None
+    assert data.classes[:2] == ("background", "road")
+    third = [9 * 4 * 16] if given == "names" else []
+    assert data.train.class_counts().counts.tolist() == [9 * 64, 9 * 64, *third]
+
+
+def test_labels_without_a_name_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"10 of 10 masks .*0\.png has label 1.*data\.values, as 'unlabelled'"):
+        load(folder, values={0: "background", 2: "cat"})
+    with pytest.raises(ValueError, match=r"has label #010101.*data\.colours"):
+        load(folder, colours={"background": "#000000", "cat": "#ffffff"})
+    with pytest.raises(ValueError, match="names dog, but the classes are a, b"):
+        load(folder, classes=["a", "b"], values={0: "a", 1: "dog"})
+    with pytest.raises(ValueError, match="both given"):
+        load(folder, values={0: "a"}, colours={"a": "red"})
+
+
+def test_palettes_that_differ_in_their_order_are_refused(folder: Path) -> None:
+    """An editor that sorts a palette by frequency swaps the labels of one mask."""
+    for number in range(10):
+        labels = np.asarray(Image.open(folder / f"train/masks/{number}.png"))
+        mask = Image.fromarray(1 - labels if number == 3 else labels, mode="P")
+        mask.putpalette([200, 0, 0, 0, 0, 0] if number == 3 else [0, 0, 0, 200, 0, 0])
+        mask.save(folder / f"train/masks/{number}.png")
+    with pytest.raises(
+        ValueError, match=r"palettes of the masks differ: label 0 is the colour \[0, 0, 0\] in .*3\.png"
+    ):
+        load(folder)
+    for path in (folder / "test/masks").iterdir():
+        path.write_bytes((folder / "train/masks/0.png").read_bytes())
+    right = load(folder, colours={"background": [0, 0, 0], "cat": [200, 0, 0]})
+    assert right.train is not None
+    assert right.train.masks is not None
+    assert (right.train.masks[:] == right.train.masks[0]).all()
+
+
+@pytest.mark.parametrize("name", ["0.PNG", "0.bmp", "0_mask.png", "0.jpg.png", "0.tif"])
+def test_masks_are_found_under_usual_names(folder: Path, name: str) -> None:
+    mask = Image.open(folder / "train/masks/0.png")
+    mask.load()
+    (folder / "train/masks/0.png").unlink()
+    mask.save(folder / "train/masks" / name)
+    assert len(load(folder, strict=True).load("train")) == 10
+
+
+def test_one_flat_folder_is_divided(folder: Path) -> None:
+    data = load(folder / "train", classes=["background", "cat"])
+    assert data.train is not None
+    assert (len(data.train), len(data.val), len(data.test)) == (7, 1, 2)
+
+
+def test_grey_masks_saved_in_colour_are_read(folder: Path) -> None:
+    for path in folder.glob("*/masks/*"):
+        Image.open(path).convert("RGB").save(path)
+    data = load(folder)
+    assert data.train is not None
+    assert data.train.class_counts().counts.tolist() == [9 * 96, 9 * 96]
