@@ -7,12 +7,13 @@
 Torch and Lightning are imported inside the trial only, so ``--help`` and ``--cfg job`` answer at once.
 """
 
+import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from cv_lab.config import register_config
+from cv_lab.config import defer_overrides, register_config
 
 register_config()
 
@@ -26,4 +27,5 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = defer_overrides(sys.argv[1:])
     main()
