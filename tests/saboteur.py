@@ -127,3 +127,11 @@ class NotedShapes(Shapes):
 
     def __init__(self, note: str, **options: Any) -> None:
         super().__init__(**options)
+
+
+class RaiseInSecondEpoch(Callback):
+    """Raise what may not happen again, when one epoch has been saved."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise RuntimeError("no such luck")
