@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cv_lab.files import check_zip
 from cv_lab.models.cut import copy_to_meta
 
 SHOWN = 5  # keys listed of each kind in a message
@@ -29,6 +30,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
+    check_zip(Path(path))
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # the arguments of many training scripts
             return torch.load(path, map_location="cpu", weights_only=True)

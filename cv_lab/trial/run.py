@@ -35,7 +35,7 @@ from cv_lab.callbacks.timing import Timing, peak_memory_mb
 from cv_lab.config import KEYS, split_override
 from cv_lab.data.base import ImageData
 from cv_lab.data.memory import keep_large_blocks
-from cv_lab.files import write_json
+from cv_lab.files import check_zip, write_json
 from cv_lab.frozen.features import with_features
 from cv_lab.labels import NonFiniteLossError
 from cv_lab.models.backbones import preprocessing_of
@@ -109,6 +109,10 @@ def run_trial(config: DictConfig) -> float:
         print_trial(Trial(record.folder, record.fields, result))
     best = result["monitor"]["best"]
     return failed_value(HydraConfig.get()) if best is None else float(best)
+
+
+class DamagedCheckpointError(RuntimeError):
+    """The checkpoint that a trial should continue from cannot be loaded."""
 
 
 class FailedBeforeError(RuntimeError):
@@ -329,10 +333,21 @@ def _continue_from(record: TrialRecord, state: FolderState) -> tuple[Path | None
     if state is FolderState.NEW:
         return None, None
     last = record.last_checkpoint
-    saved = {} if last is None else torch.load(last, weights_only=True, mmap=True)
+    saved = {} if last is None else _load(last)
     if last is None or saved.get("together"):  # such epochs take no time, and are gone through again
         return None, 0
     return last, saved["global_step"] + 1  # metrics of an epoch lie at its last step, pictures one further
+
+
+def _load(checkpoint: Path) -> dict[str, Any]:
+    try:
+        check_zip(checkpoint)
+        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, mmap=True)
+    except Exception as error:
+        raise DamagedCheckpointError(
+            f"{checkpoint} is damaged, so the trial cannot continue: the same command again starts it anew"
+        ) from error
+    return saved
 
 
 def _logger(config: DictConfig, log_from: int | None) -> Any:
