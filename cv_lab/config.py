@@ -117,6 +117,25 @@ def split_override(override: str) -> tuple[str, str]:
     return key, value
 
 
+def defer_overrides(arguments: Sequence[str]) -> list[str]:
+    """Let keys of a swept group be overridden, as in ``-m optimizer=sgd,rmsprop optimizer.momentum=0.9``.
+
+    Hydra composes a config with the group's default option first, which may have no such key. It leaves out what is
+    swept, so the override is made a sweep of one value.
+    """
+    overrides = [split_override(argument) for argument in arguments if "=" in argument]
+    swept = {key for key, value in overrides if "," in value or value.startswith("choice(")}
+
+    def deferred(argument: str) -> str:
+        key, value = split_override(argument)
+        is_swept = any(mark in value for mark in (",", "choice(", "range(", "interval("))
+        if key.partition(".")[0] not in swept or "." not in key or is_swept or argument.startswith("~"):
+            return argument
+        return f"{argument.partition('=')[0]}=choice({value})"
+
+    return [deferred(argument) for argument in arguments]
+
+
 def trial_name(overrides: Sequence[str]) -> str:
     """Name a trial's folder after its overrides, for example ``lr=0.01,optimizer=adam``.
 

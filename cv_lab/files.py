@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,22 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def write_yaml(path: Path, value: Any) -> None:
     """Write `value`, plain or an OmegaConf container, as YAML."""
     write_text(path, OmegaConf.to_yaml(value))
+
+
+def check_zip(path: Path) -> None:
+    """Compare the content of a zip file, as torch saves checkpoints in, with its checksums; other files pass.
+
+    Raises:
+        ValueError: if bits of it have changed.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                damaged = file.testzip()
+            if damaged is not None:
+                raise ValueError(f"{path} is damaged: {damaged} in it does not match its checksum")
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _without_nan(value: Any) -> Any:

@@ -8,7 +8,7 @@ from hydra import utils, version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from omegaconf import DictConfig
 
-from cv_lab.config import CONF, register_config
+from cv_lab.config import CONF, defer_overrides, register_config
 from cv_lab.knobs import check_names
 
 
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = get_args_parser()
     options = parser.parse_intermixed_args(arguments)
     check_names(options, CONF)
+    options.overrides = defer_overrides(options.overrides)
     with any_target():
         _run_hydra(
             args=options,

@@ -10,6 +10,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from cv_lab.data.shapes import Shapes
+
 
 class DropoutNet(nn.Module):
     """float (N, 3, H, W) to logits (N, num_classes), with batch normalisation and dropout."""
@@ -118,3 +120,18 @@ class Slow(Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         time.sleep(self.seconds)
+
+
+class NotedShapes(Shapes):
+    """The embedded scenes, with a note that changes nothing."""
+
+    def __init__(self, note: str, **options: Any) -> None:
+        super().__init__(**options)
+
+
+class RaiseInSecondEpoch(Callback):
+    """Raise what may not happen again, when one epoch has been saved."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise RuntimeError("no such luck")

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cv_lab.data.preprocess import Preprocessing
+from cv_lab.files import check_zip
 from cv_lab.labels import first_line
 from cv_lab.models.meta import copy_to_meta
 
@@ -32,6 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
+    check_zip(Path(path))
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # the arguments of many training scripts
             return torch.load(path, map_location="cpu", weights_only=True)

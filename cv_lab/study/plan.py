@@ -161,7 +161,7 @@ def _job(
     try:
         composed = context.config_loader.load_sweep_config(config, overrides)
     except ConfigCompositionException as error:
-        raise RefusedError(_why_not_composed(error, overrides, job_overrides)) from error
+        raise RefusedError(why_not_composed(error, overrides, job_overrides)) from error
     with open_dict(composed):
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
@@ -190,7 +190,7 @@ def _keep_log_in(job: Job) -> None:
         config.hydra.sweep.dir, config.hydra.sweep.subdir = str(folder.parent), folder.name
 
 
-def _why_not_composed(
+def why_not_composed(
     error: ConfigCompositionException, overrides: list[str], job_overrides: Sequence[Sequence[str]]
 ) -> str:
     """Hydra's message, and which of several swept options has no such key."""

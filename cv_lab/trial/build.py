@@ -19,6 +19,7 @@ from cv_lab.models.weights import fit_state_dict, read_checkpoint, read_state_di
 from cv_lab.tasks.base import Task
 from cv_lab.training.class_weights import with_class_weights
 from cv_lab.training.optimizers import optimizer_factory
+from cv_lab.trial.targets import check_targets
 
 PARTS = ("task", "model", "loss", "optimizer", "scheduler", "weights")
 
@@ -92,14 +93,21 @@ def _weights(model: Any, config: DictConfig) -> dict[str, Tensor]:
     return model.adapt(state) if isinstance(model, NetworkFactory) else state
 
 
-def load_task(checkpoint: str | Path) -> Task:
+def load_task(checkpoint: str | Path, trusted: Sequence[str] = ()) -> Task:
     """The trained task of a trial's checkpoint, in evaluation mode on the CPU, ready for `task.preprocessing(images)`.
+
+    Args:
+        checkpoint: the file.
+        trusted: modules of one's own that it may name, see :mod:`cv_lab.trial.targets`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a checkpoint of this lab.
+        ValueError: if it is not a checkpoint of this lab, is damaged, or would run other code.
     """
     saved = read_checkpoint(checkpoint)
+    if not {"config", "classes", "images", "preprocessing"} <= saved.get("hyper_parameters", {}).keys():
+        raise ValueError(f"{checkpoint} is not a checkpoint of a trial: give its best.ckpt or last.ckpt")
+    check_targets(saved["hyper_parameters"]["config"], trusted)
     # A checkpoint of a frozen backbone may hold the head alone.
     parts = OmegaConf.create(saved["hyper_parameters"]["config"])
     task = build_task(parts, saved["hyper_parameters"]["classes"], pretrained="backbone_from" in saved)

@@ -79,6 +79,10 @@ def run_trial(config: DictConfig) -> float:
     return failed_value(HydraConfig.get()) if best is None else float(best)
 
 
+class DamagedCheckpointError(RuntimeError):
+    """The checkpoint that a trial should continue from cannot be loaded."""
+
+
 class FailedBeforeError(RuntimeError):
     """The trial has failed by what would make it fail again."""
 

@@ -25,6 +25,7 @@ from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing
 from cv_lab.config import plain
 from cv_lab.data.base import ImageData
+from cv_lab.files import check_zip
 from cv_lab.knobs import check_config
 from cv_lab.study.record import FolderState, TrialRecord
 from cv_lab.tasks.base import Task
@@ -44,6 +45,10 @@ from cv_lab.trial.result import (
 from cv_lab.trial.trainer import check_limits, check_settings, make_trainer
 
 log = logging.getLogger(__name__)
+
+
+class DamagedCheckpointError(RuntimeError):
+    """The checkpoint that a trial should continue from cannot be loaded."""
 
 
 def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderState) -> dict[str, Any]:
@@ -170,10 +175,21 @@ def _continue_from(record: TrialRecord, standing: FolderState) -> tuple[Path | N
     if standing is FolderState.NEW:
         return None, None
     last = record.last_checkpoint
-    saved = {} if last is None else torch.load(last, weights_only=True, mmap=True)
+    saved = {} if last is None else _load(last)
     if last is None or saved.get("together"):  # such epochs take no time, and are gone through again
         return None, 0
     return last, saved["global_step"] + 1  # metrics and pictures of an epoch lie at its last step
+
+
+def _load(checkpoint: Path) -> dict[str, Any]:
+    try:
+        check_zip(checkpoint)
+        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, mmap=True)
+    except Exception as error:
+        raise DamagedCheckpointError(
+            f"{checkpoint} is damaged, so the trial cannot continue: the same command again starts it anew"
+        ) from error
+    return saved
 
 
 def _bind(callback: Any, task: Task) -> Callback:
