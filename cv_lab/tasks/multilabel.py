@@ -79,7 +79,7 @@ class MultiLabelClassification(Task):
         self.register_buffer("positive_weight", torch.ones(len(classes)))
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
-        start_from(self.model, state, heads_of(self.model), source)
+        start_from(self.model, state, source, heads_of(self.model))
 
     def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
         """Take the weights of the loss from the training images."""
