@@ -230,7 +230,8 @@ def _clean(folder: Path, all_results: bool) -> None:
         if re.fullmatch(r"\..+\.\d+", path.name):
             path.unlink(missing_ok=True)
     if all_results:
-        for path in (folder / "metrics.csv", folder / "result.json", *folder.glob("events.out.tfevents.*")):
+        files = (folder / name for name in ("metrics.csv", "result.json", "test.npz", "test.csv"))
+        for path in (*files, *folder.glob("events.out.tfevents.*")):
             path.unlink(missing_ok=True)
         for name in ("checkpoints", "predictions"):
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -16,6 +16,7 @@ from cv_lab.data.augment import Batch
 from cv_lab.data.preprocess import Preprocessing
 from cv_lab.models.cut import flops
 from cv_lab.models.weights import fit_state_dict
+from cv_lab.training.evidence import Arrays
 from cv_lab.training.optimizers import OptimizerFactory, ParameterGroups
 
 ModelFactory = Callable[..., nn.Module]  # called with num_classes
@@ -88,6 +89,10 @@ class Task(LightningModule):
 
     def confusion(self, split: str) -> Tensor | None:
         """The counts of a finished epoch, int64 (K, K), rows being the truth; None for tasks that count none."""
+        return None
+
+    def evidence(self) -> Arrays | None:
+        """What the finished test says of each image, see :mod:`cv_lab.training.evidence`; None for tasks without."""
         return None
 
     def forward(self, images: Tensor) -> Tensor:

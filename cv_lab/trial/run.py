@@ -26,6 +26,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from cv_lab.callbacks.class_shares import ClassShares
 from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
+from cv_lab.callbacks.evidence import TestEvidence
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
@@ -134,7 +135,14 @@ def _train_and_test(config: DictConfig, record: TrialRecord, standing: Standing)
     trainer = make_trainer(
         config,
         task,
-        [ClassShares(record.folder), ReseedEachEpoch(config.seed), RequireFiniteLoss(), timing, StayStopped()]
+        [
+            ClassShares(record.folder),
+            TestEvidence(record.folder),
+            ReseedEachEpoch(config.seed),
+            RequireFiniteLoss(),
+            timing,
+            StayStopped(),
+        ]
         + [_bind(callback, task) for callback in chosen if callback is not None]
         + [history, diagnostics, best_checkpoint, last_checkpoint],
         precision=resolve_precision(config.precision, config.trainer.accelerator),
