@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cv_lab.arguments import arguments_of, check_arguments
-from cv_lab.config import is_identifying, register_config, trial_name
+from cv_lab.config import KEYS, register_config, trial_name
 from cv_lab.knobs import PASSED_ON, check_config, similar
 from tests.conftest import PLAIN, ROOT, TINY
 
@@ -201,8 +201,8 @@ def test_similar_names() -> None:
 
 
 def test_what_does_not_identify_does_not_name_either() -> None:
-    assert not any(map(is_identifying, ("notes.x", "pictures.count", "logger.csv.name", "data.resident", "study")))
-    assert all(map(is_identifying, ("data", "data.train_subset", "lr", "optimizer.momentum")))
+    assert not any(map(KEYS.is_identifying, ("notes.x", "pictures.count", "logger.csv.name", "data.resident", "study")))
+    assert all(map(KEYS.is_identifying, ("data", "data.train_subset", "lr", "optimizer.momentum")))
     assert trial_name(["+notes.reason=why", "pictures.count=3", "lr=0.1"]) == "lr=0.1"
 
 

@@ -24,6 +24,7 @@ from cv_lab.data.preprocess import Preprocessing
 from cv_lab.data.store import frames
 from cv_lab.models.meta import flops
 from cv_lab.models.weights import fit_state_dict
+from cv_lab.training.evidence import Arrays
 from cv_lab.training.optimizers import OptimizerFactory, ParameterGroups
 from cv_lab.training.units import LOSS, Unit
 
@@ -156,6 +157,10 @@ class Task(LightningModule):
 
     def confusion(self, split: str) -> Tensor | None:
         """The counts of a finished epoch, int64 (K, K), rows being the truth; None for tasks that count none."""
+        return None
+
+    def evidence(self) -> Arrays | None:
+        """What the finished test says of each image, see :mod:`cv_lab.training.evidence`; None for tasks without."""
         return None
 
     def forward(self, images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from cv_lab.data.augment import Batch
 from cv_lab.models.cut import heads_of
 from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
+from cv_lab.training.evidence import Arrays, ClassEvidence
 from cv_lab.training.losses import full_precision
 from cv_lab.training.metrics import SplitMetrics, accuracy, f1
 from cv_lab.training.units import LOSS, SHARE
@@ -46,10 +47,14 @@ class Classification(Task):
         start_from(self.model, state, source, heads_of(self.model))
 
     def configure_metrics(self, split: str) -> SplitMetrics:
-        return SplitMetrics(len(self.classes), training=split == "train")
+        evidence = ClassEvidence() if split == "test" else None
+        return SplitMetrics(len(self.classes), training=split == "train", evidence=evidence)
 
     def confusion(self, split: str) -> Tensor:
         return self.split_metrics(split).confusion.compute()
+
+    def evidence(self) -> Arrays:
+        return self.split_metrics("test").evidence.compute()
 
     def summarise(self, metrics: SplitMetrics) -> dict[str, Tensor]:
         counts = metrics.confusion.compute()
@@ -77,5 +82,8 @@ class Classification(Task):
     def step(self, split: str, batch: Batch) -> Tensor:
         logits = self(batch["image"])
         loss = self.loss(logits, batch.get("soft_label", batch["label"]))
-        self.split_metrics(split).update(loss, logits, batch["label"])
+        metrics = self.split_metrics(split)
+        metrics.update(loss, logits, batch["label"])
+        if metrics.evidence is not None:
+            metrics.evidence.update(batch, logits)
         return loss

@@ -16,6 +16,7 @@ from cv_lab.labels import IGNORE
 from cv_lab.models.freezing import Freezing
 from cv_lab.models.segmentation import Segmenter
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
+from cv_lab.training.evidence import Arrays, PixelEvidence
 from cv_lab.training.losses import full_precision
 from cv_lab.training.metrics import (
     SplitMetrics,
@@ -87,10 +88,14 @@ class SemanticSegmentation(Task):
         self.model.start_from(state, source)
 
     def configure_metrics(self, split: str) -> SplitMetrics:
-        return SplitMetrics(len(self.classes), ignore_index=IGNORE, training=split == "train")
+        evidence = PixelEvidence() if split == "test" else None
+        return SplitMetrics(len(self.classes), IGNORE, training=split == "train", evidence=evidence)
 
     def confusion(self, split: str) -> Tensor:
         return self.split_metrics(split).confusion.compute()
+
+    def evidence(self) -> Arrays:
+        return self.split_metrics("test").evidence.compute()
 
     def summarise(self, metrics: SplitMetrics) -> dict[str, Tensor]:
         counts = metrics.confusion.compute()
@@ -159,7 +164,10 @@ class SemanticSegmentation(Task):
     def step(self, split: str, batch: Batch) -> Tensor:
         logits, mask = self(batch["image"]), batch["mask"]
         loss = self.loss(logits, mask)
-        self.split_metrics(split).update(loss, logits, mask)
+        metrics = self.split_metrics(split)
+        metrics.update(loss, logits, mask)
+        if metrics.evidence is not None:
+            metrics.evidence.update(batch, logits)
         return loss
 
 

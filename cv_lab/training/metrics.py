@@ -59,22 +59,23 @@ class ConfusionMatrix(Metric):
         """`predicted` and `truth`: integer tensors of classes, of one shape."""
         k = self.num_classes
         pairs = (truth.long() * k).add_(predicted).flatten()
-        count = torch.bincount if pairs.device.type == "cpu" else _bincount
         # Ignored labels, all beyond K, land in bins beyond those of the matrix.
-        self.counts += count(pairs, minlength=k * k)[: k * k].view(k, k)
+        self.counts += count_below(pairs, k * k).view(k, k)
 
     def compute(self) -> Tensor:
         """The counts, int64 (K, K): rows are the truth, columns the prediction."""
         return self.counts.clone()
 
 
-def _bincount(values: Tensor, minlength: int) -> Tensor:
-    """Count like `torch.bincount`, but with one bin for all `values`, int64 (N,), from `minlength` on.
+def count_below(values: Tensor, bins: int) -> Tensor:
+    """Count how often each number from 0 to `bins` - 1 occurs in `values`, int64 (N,); larger ones are ignored.
 
-    On a GPU `torch.bincount` waits for the highest value, which sets the number of bins. On CPUs it is faster.
+    On a GPU `torch.bincount` would wait for the highest value, which sets the number of its bins. On CPUs it is faster.
     """
-    counts = values.new_zeros(minlength + 1)
-    return counts.scatter_add_(0, values.clamp(max=minlength), torch.ones_like(values))
+    if values.is_cpu:
+        return torch.bincount(values, minlength=bins)[:bins]
+    counts = values.new_zeros(bins + 1)
+    return counts.scatter_add_(0, values.clamp(max=bins), torch.ones_like(values))[:bins]
 
 
 class MeanLoss(Metric):
@@ -124,10 +125,18 @@ class SplitMetrics(nn.Module):
         num_classes: K.
         ignore_index: see :class:`ConfusionMatrix`.
         training: leave out plain cross entropy, which serves comparisons: training images are often mixed.
+        evidence: collects values of each image; the test has one.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int | None = None, training: bool = False) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int | None = None,
+        training: bool = False,
+        evidence: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.evidence = evidence
         self.loss = MeanLoss()
         self.cross_entropy = None if training else MeanCrossEntropy()
         self.confusion = ConfusionMatrix(num_classes, ignore_index)

@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from cv_lab.arguments import check_arguments
 from cv_lab.callbacks.class_shares import ClassShares
 from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
+from cv_lab.callbacks.evidence import TestEvidence
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
@@ -118,7 +119,12 @@ def _trainer(
 ) -> Trainer:
     """The trainer with its callbacks, whose order matters: see :class:`EpochHistory` and :class:`Diagnostics`."""
     chosen = [*(instantiate(config.callbacks) or {}).values(), instantiate(config.pictures)]
-    own: list[Callback] = [ClassShares(record.folder), ReseedEachEpoch(config.seed), RequireFiniteLoss()]
+    own: list[Callback] = [
+        ClassShares(record.folder),
+        TestEvidence(record.folder),
+        ReseedEachEpoch(config.seed),
+        RequireFiniteLoss(),
+    ]
     return make_trainer(
         config,
         task,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -79,6 +80,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory, weights: str) -> dict[str,
 
 def result(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["classification", "probe", "classification of one image"])
+def test_each_test_image_is_kept_once(folders: dict[str, Path], name: str) -> None:
+    arrays, told = np.load(folders[name] / "test.npz"), result(folders[name])
+    assert arrays["index"].tolist() == list(range(told["images"]["test"]))
+    assert (arrays["truth"] == arrays["prediction"]).mean() == pytest.approx(told["metrics"]["test/accuracy"])
 
 
 @pytest.mark.parametrize("name", TRIALS)
