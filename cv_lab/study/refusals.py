@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cv_lab.arguments import check_arguments
-
 
 def unfit_arguments(context: Any, configs: Mapping[int, dict[str, Any]]) -> dict[int, str]:
     """What is wrong with the components of trials, see :func:`cv_lab.arguments.check_arguments`.
@@ -46,6 +44,8 @@ def _which(numbers: Sequence[int], trials: int) -> str:
 
 
 def _check(sender: Any, configs: Mapping[int, dict[str, Any]]) -> None:
+    from cv_lab.arguments import check_arguments  # here, since Hydra imports the launcher for --help as well
+
     problems = {}
     for number, config in configs.items():
         try:
