@@ -126,15 +126,23 @@ def _replaced(config: DictConfig, hydra: DictConfig) -> list[str]:
 
 
 def _unread(config: DictConfig, hydra: DictConfig) -> list[str]:
-    """Knobs with another value than usual that no component reads."""
+    """Knobs that no component reads, although they have another value than usual or than the component's own."""
     read = {knob for _, knob in _passed_on(_raw(config))}
     problems = []
     for knob, group in PASSED_ON.items():
-        if knob not in read and config[knob] != _reference(hydra)[knob]:
-            choice = hydra.runtime.choices.get(group)
+        if knob in read:
+            continue
+        choice, usual = f"{group}={hydra.runtime.choices.get(group)}", _reference(hydra)
+        own = _select(_raw(usual), f"{group}.{knob}")
+        if config[knob] != usual[knob]:
             problems.append(
-                f"{group}={choice} takes no {knob}: leave {knob}={config[knob]} out, or choose another {group}, one "
-                f"whose config passes it on (as {knob}: ${{{knob}}})"
+                f"{choice} takes no {knob}: leave {knob}={config[knob]} out, or choose another {group}, one whose "
+                f"config passes it on (as {knob}: ${{{knob}}})"
+            )
+        elif own not in (_ABSENT, f"${{{knob}}}", config[knob]):
+            problems.append(
+                f"{choice} has {group}.{knob}={own} in its config, but {knob}={config[knob]} would be recorded: write "
+                f"{knob}: ${{{knob}}} there, and give {knob}={own}"
             )
     return problems
 
@@ -189,7 +197,7 @@ def _items(node: Any) -> list[tuple[str, Any]]:
 def _reference(hydra: DictConfig) -> DictConfig:
     """The trial's config with the same options of all groups, but without other overrides and without overlays."""
     loader = GlobalHydra.instance().config_loader()
-    kept = []
+    kept = [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath")]
     for override in hydra.overrides.task:
         key, value = split_override(override)
         group = key.partition("@")[0]

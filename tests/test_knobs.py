@@ -25,11 +25,14 @@ FILES = [
 SEGMENTATION = "task=semantic_segmentation"
 
 
-def check(*overrides: str) -> DictConfig:
+def check(*overrides: str, conf: Path = CONF) -> DictConfig:
     """Compose and check a config as a trial does."""
     register_config()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", [*overrides, "trial_dir=/tmp/never-written", "study=s"], return_hydra_config=True)
+        where = f"hydra.searchpath=[file://{conf}]"
+        config = compose(
+            "train", [where, *overrides, "trial_dir=/tmp/never-written", "study=s"], return_hydra_config=True
+        )
         HydraConfig.instance().set_config(config)
         check_config(config, config.hydra)
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -140,6 +143,29 @@ def test_what_has_no_effect_is_refused(overrides: list[str], words: str) -> None
 )
 def test_what_has_an_effect_is_not(overrides: list[str]) -> None:
     check(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "overrides", "words"),
+    [
+        ("experiment/mine", "# @package _global_\noptimizer:\n  lr: 0.1\n", [], "give lr=0.1"),
+        (
+            "optimizer/mine",
+            "_target_: torch.optim.SGD\nlr: 0.1\n",
+            ["scheduler=none"],
+            "has optimizer.lr=0.1 in its config",
+        ),
+        ("optimizer/mine", "_target_: torch.optim.SGD\n", ["scheduler=none", "lr=0.1"], "optimizer=mine takes no lr"),
+    ],
+)
+def test_configs_of_a_users_own_are_checked_too(
+    tmp_path: Path, name: str, content: str, overrides: list[str], words: str
+) -> None:
+    path = tmp_path / f"{name}.yaml"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(ValueError, match=words):
+        check(name.replace("/", "="), *overrides, conf=tmp_path)
 
 
 def test_the_knobs_that_are_passed_on_change_a_component() -> None:
