@@ -5,7 +5,8 @@ known, by :func:`mask_of`, and only for images that are used.
 """
 
 import json
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +56,9 @@ def read_coco(path: Path, problems: Problems) -> CocoJson:
         else:
             size = _number(image.get("height")), _number(image.get("width"))
             images[image["id"]] = {**image, "size": size if all(size) else None}
-    names = [image["file_name"] for image in images.values()]
-    if len(set(names)) < len(names):
-        twice = sorted({str(name) for name in names if names.count(name) > 1})
-        problems.note("files are listed as several images", ", ".join(twice))
+    for name, count in Counter(str(image["file_name"]) for image in images.values()).items():
+        if count > 1:
+            problems.note("files are listed as several images", name)
     categories = [
         {**category, "name": str(category["name"])}
         for category in _records(path, content, "categories", ("id", "name"), problems)
@@ -164,7 +164,7 @@ class ImageFinder:
         """
         given = str(file_name)
         for name in dict.fromkeys((given, given.replace("\\", "/"), unquote(given.replace("\\", "/")))):
-            if (self.folder / name).is_file():
+            if os.path.isfile(self.folder / name):
                 return self.folder / name
         last = unquote(given.replace("\\", "/")).rpartition("/")[2].lower()
         return self._index().get(last) or self.folder / given
@@ -220,7 +220,7 @@ def _load(path: Path) -> Record:
         )
     try:
         content = json.loads(path.read_bytes())  # in any of Unicode's encodings, with its mark or without
-    except ValueError as error:  # of JSON and of encodings
+    except (ValueError, RecursionError) as error:  # of JSON and of encodings, and of deep nesting
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not of COCO's format: it holds no keys, but {type(content).__name__}")

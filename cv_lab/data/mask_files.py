@@ -1,5 +1,6 @@
 """Masks in image files: one number or one colour a pixel."""
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ class MaskFiles:
 
     def read(self, number: int, image: Facts) -> tuple[NDArray[np.uint8], Facts]:
         path = self.files[number]
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise Unusable("missing masks", f"there is no mask {path}")
         try:
             with Image.open(path) as mask:

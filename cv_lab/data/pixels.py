@@ -1,6 +1,7 @@
 """Decode image files to 8-bit RGB as a viewer shows them: upright, scaled to 8 bits, opaque, the first frame."""
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -106,7 +107,7 @@ def opened(path: Path) -> Iterator[Photo]:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be decoded, here or in the block that uses it.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # false for names that no file can have, which pathlib raises an error for
         raise FileNotFoundError(f"there is no image {path}")
     try:
         with Image.open(path) as image:

@@ -91,6 +91,8 @@ def store(
                 yield torch.from_numpy(np.stack(pixels))
 
     key = {**key, "reader": READER, "shape": list(shape), "pillow": version("pillow")}
+    if count == 0:
+        return Stored(torch.empty(0, *shape, dtype=torch.uint8), [], name_of(key))
     if cache_dir is None:
         return Stored(torch.cat(list(rows())), facts, name_of(key))
     found = cached(Path(cache_dir) / "pixels", key, (count, *shape), torch.uint8, rows, lambda: facts)
@@ -149,12 +151,12 @@ def identities(files: Sequence[Path]) -> str:
     Names are relative to the files' common folder, so that a data set may be moved.
     """
     digest = hashlib.sha256()
-    folder = os.path.commonpath([path.parent for path in files]) if files else ""
-    for path in files:
-        name = os.path.relpath(path, folder)
+    names = [os.path.abspath(path) for path in files]
+    folder = os.path.commonpath(map(os.path.dirname, names)) if names else ""
+    for path, name in zip(files, (os.path.relpath(name, folder) for name in names), strict=True):
         try:
             stat = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # the latter of a name that no file can have
             digest.update(f"{name} missing\n".encode(errors="surrogateescape"))
             continue
         digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))

@@ -350,6 +350,17 @@ def test_polygons_in_other_forms_are_read(tmp_path: Path, shape: Any) -> None:
     assert rle.area(list(objects.truth)).tolist() == [400]
 
 
+@pytest.mark.parametrize("name", ["\0", "x" * 5000, "/nowhere/2.png", 7])
+def test_names_that_no_file_has_are_missing(
+    tmp_path: Path, name: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [{"id": n, "file_name": name if n else "1.png", "height": 60, "width": 80} for n in range(2)]
+    write(tmp_path, [], images=1, content={"images": images})
+    monkeypatch.chdir(tmp_path)
+    assert len(Coco("images", "a.json", "images", "a.json").load("train")) == 1
+    assert "1 missing image files" in caplog.text
+
+
 @pytest.mark.parametrize(
     "name", ["images\\1.png", "C:\\me\\1.png", "some%20folder/1.png", "1.PNG", "1", "/elsewhere/1.png"]
 )
