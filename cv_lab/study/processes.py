@@ -11,7 +11,6 @@ import logging
 import math
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -44,7 +43,6 @@ GRACE_SECONDS = 20.0  # from asking an interrupted trial to end until it is kill
 ASK_SECONDS = 1.0  # until it is asked again, since it may not have been listening yet
 STACK_SECONDS = 1.0  # for a hanging trial to write where it hangs
 STARTS = 3  # attempts to start a process, before each of which a killed fork server is started again
-SMALLEST_RECORD = 1 << 16  # bytes free, below which a disk is called full
 # What a launcher asks of a trial's process.
 INTERRUPT, WRITE_STACK = "interrupt", "write stack"
 
@@ -179,7 +177,7 @@ class Runner:
         if interrupted:
             record.close_for_dead("interrupted", "Killed", "it did not end when interrupted", process.pid)
             return
-        kind, reason = "Killed", _reason(process.exitcode, record.folder)
+        kind, reason = "Killed", _reason(process.exitcode)
         if late:
             kind, reason = "TimedOut", f"not done after trial_timeout={self.config.trial_timeout:g} seconds"
         if record.close_for_dead("failed", kind, reason, process.pid):
@@ -345,14 +343,16 @@ def _gpus() -> list[str]:
     return [str(i) for i, _ in enumerate(listed.stdout.splitlines())]
 
 
-def _reason(exit_code: int | None, folder: Path) -> str:
+def _reason(exit_code: int | None) -> str:
     """Why a process that left its record open has ended."""
-    if shutil.disk_usage(folder).free < SMALLEST_RECORD:
-        return f"the disk of {folder} is full"
+    if exit_code == 0:  # it came to its end
+        return "its end could not be recorded, most likely because the disk is full"
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
         hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
         return f"its process was killed by {name}{hint}"
+    if exit_code == 255:  # multiprocessing's answer
+        return "the fork server was killed, so how its process ended is not known"
     return f"its process ended with exit code {exit_code}"
 
 

@@ -33,6 +33,7 @@ REPEATING = (ValueError, TypeError, NonFiniteLossError)  # what a trial that is 
 # Its hints at every start and stop say nothing of the trial; it sets its own level when imported.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+logging.raiseExceptions = False  # where the disk is full, one message says so, and no log's traceback
 
 
 def run_trial(config: DictConfig) -> float:
