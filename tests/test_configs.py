@@ -7,6 +7,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from cv_lab.config import LONGEST_NAME, register_config, trial_name
+from cv_lab.training.class_weights import with_class_weights
+from cv_lab.trial.build import plain
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -21,8 +23,10 @@ def test_config_composes_and_instantiates(path: Path) -> None:
         choice = f"[default,{option}]" if group == "callbacks" and option != "default" else option
         choice = "[default]" if choice == "default" else choice
         config = compose("train", [f"{group}={choice}", "trial_dir=/tmp/never-written", "study=s"])
-    for key in ("data", "model", "loss", "optimizer", "scheduler", "augmentation", "callbacks", "pictures"):
+    for key in ("data", "model", "optimizer", "scheduler", "augmentation", "callbacks", "pictures"):
         instantiate(config[key])
+    loss = plain(config.loss)
+    instantiate(loss and with_class_weights(loss, ("background", "cat"), None))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES if path.parent.name == "experiment"])
