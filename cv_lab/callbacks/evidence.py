@@ -52,9 +52,7 @@ def _rows(arrays: Arrays, classes: Sequence[str]) -> list[dict[str, Any]]:
         known = np.isfinite(each)
         mean = np.where(known, each, 0).sum(1) / np.maximum(known.sum(1), 1)
         order = np.argsort(mean, kind="stable")
-        columns["mean_iou"] = [
-            m if k else None for m, k in zip(mean.tolist(), np.any(known, axis=1).tolist(), strict=True)
-        ]
+        columns["mean_iou"] = [m if k else None for m, k in zip(mean.tolist(), known.sum(1).tolist(), strict=True)]
         columns |= {
             f"iou/{name}": [value if np.isfinite(value) else None for value in each[:, k].tolist()]
             for k, name in enumerate(classes)

@@ -72,14 +72,12 @@ def class_weights(
             0.9999. None uses 1 - 1 / (the median of the classes' n).
 
     Raises:
-        ValueError: if the scheme or a named class is unknown, a given weight is negative or not finite, or `beta` is
-            out of range or given with another scheme.
+        ValueError: if the scheme or a named class is unknown, or a weight or `beta` is not as described.
     """
     check_scheme(spec, beta)
     if isinstance(spec, Mapping):
         return _given(spec, classes)
-    weights = np.ones(len(classes))
-    occurs = counted.counts > 0
+    weights, occurs = np.ones(len(classes)), counted.counts > 0
     n, totals = counted.counts[occurs].astype(float), counted.totals[occurs]
     if not len(n):
         return weights
