@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from cv_lab.pictures.draw import palette
 from cv_lab.report.chart import GREY, Axis, Cell, Chart, Row, Series, dots, heat_map, plot, sheet
-from cv_lab.report.sections import Section, Setting, text
-from cv_lab.report.wording import count, figure, is_share, seconds, slug, spread
-from cv_lab.study.read import Entry, number
+from cv_lab.report.sections import Section, Setting, loss_of, mean, text
+from cv_lab.report.wording import count, seconds, slug
+from cv_lab.study.read import number
 
 COLORS = 10  # lines that eyes tell apart in one chart; beyond that each setting gets a chart
 PANELS = 12  # small multiples at most
@@ -54,10 +54,11 @@ def curves(section: Section) -> list[Figure]:
         return []
     if len(section.settings) <= COLORS:
         charts = [
-            _curves_of_all(section, settings, f"{split}/{name}", title)
+            _curves_of_all(section, group, f"{split}/{name}", title)
             for name in names
-            for split, title in (("train", f"{name}, training"), ("val", f"{name}, validation"))
-            if any(trial.curve(f"{split}/{name}") for setting in settings for trial in setting.trials)
+            for split, word in (("train", "training"), ("val", "validation"))
+            for group, title in _by_loss(section, settings, name, f"{name}, {word}")
+            if any(trial.curve(f"{split}/{name}") for setting in group for trial in setting.trials)
         ]
         if not charts:
             return []
@@ -67,7 +68,7 @@ def curves(section: Section) -> list[Figure]:
         return [Figure("curves", "Curves", caption, charts, legend)]
     shown = settings[:PANELS]
     figures = []
-    for name in names:
+    for i, name in enumerate(names):
         charts = [chart for setting in shown if (chart := _curves_of_one(section, setting, settings, name))]
         if charts:
             which = (
@@ -78,7 +79,8 @@ def curves(section: Section) -> list[Figure]:
                 "in grey the validation of the others shown."
             )
             legend = [("#0072b2", "validation"), ("#d55e00", "training (dashed)")]
-            figures.append(Figure(f"curves_{slug(name)}", f"Curves of the {name}", caption, charts, legend))
+            key = f"curves_{slug(name)}" if i else "curves"
+            figures.append(Figure(key, f"Curves of the {name}", caption, charts, legend))
     return figures
 
 
@@ -98,49 +100,36 @@ def swept(section: Section) -> list[Figure]:
 
 
 def cost(section: Section) -> list[Figure]:
-    """The monitored metric against the seconds of training, a point for each trial."""
-    points = [
-        (trial, spent, trial.best)
-        for trial in section.finished
-        if trial.best is not None and (spent := trial.figure("seconds", "fit"))
-    ]
+    """The monitored metric against the seconds of training, a point for each setting."""
+    points = _costs(section)
     if len(points) < 2:
         return []
-    times = [spent for _, spent, _ in points]
-    color = colors(section)
-    of = {trial.name: setting.label for setting in section.settings for trial in setting.trials}
+    times = [spent for _, spent in points]
+    color, unit = colors(section), section.unit(section.monitor)
     series = [
         Series(
-            [(spent, best)],
-            color[of[trial.name]],
-            f"{section.label(trial)}: {figure(section.monitor, best)} in {seconds(spent)} s",
+            [(spent, setting.mean)],
+            color[setting.label],
+            f"{setting.label}: {unit.value(setting.mean)} in {seconds(spent)} s",
             line=False,
             dots=5,
             opacity=0.85 if len(points) < 100 else 0.5,
         )
-        for trial, spent, best in points
+        for setting, spent in points
     ]
-    front = _front(section, points)
+    front = front_of(section)
     if len(front) > 1:
-        series.insert(0, Series([(t, b) for _, t, b in front], GREY, "no trial is both faster and better", dashed=True))
+        line = [(spent, setting.mean) for setting, spent in front]
+        series.insert(0, Series(line, GREY, "no setting is both faster and better", dashed=True))
     wide = max(times) > 20 * min(times)
-    chart = plot(
-        series,
-        f"{section.monitor} against cost",
-        Axis("seconds of training", log=wide),
-        Axis("", percent=is_share(section.monitor)),
-    )
+    title = f"{section.monitor} against cost"
+    chart = plot(series, title, Axis("seconds of training", log=wide), Axis("", percent=unit.is_share))
     legend = [(color, name) for name, color in color.items()] if len(section.settings) <= COLORS else []
-    caption = "A point for each trial. On the dashed line lie those that no other beats in both."
-    return [
-        Figure(
-            "cost",
-            "Accuracy against cost" if is_share(section.monitor) else "Loss against cost",
-            caption,
-            [chart],
-            legend,
-        )
-    ]
+    caption = (
+        "A point for each setting, the mean over its seeds. On the dashed line lie those that no other beats in both; "
+        "times of equal work differ by chance."
+    )
+    return [Figure("cost", title, caption, [chart], legend)]
 
 
 def pair_key(section: Section, a: str, b: str) -> str:
@@ -149,18 +138,30 @@ def pair_key(section: Section, a: str, b: str) -> str:
     return f"heat_map_{slug(down)}_x_{slug(across)}"
 
 
-def front_of(section: Section) -> list[Entry]:
-    """The finished trials that no other beats in both metric and seconds, fastest first."""
-    points = [(t, s, t.best) for t in section.finished if t.best is not None and (s := t.figure("seconds", "fit"))]
-    return [trial for trial, _, _ in _front(section, points)]
-
-
-def _front(section: Section, points: Sequence[tuple[Entry, float, float]]) -> list[tuple[Entry, float, float]]:
-    front: list[tuple[Entry, float, float]] = []
-    for point in sorted(points, key=lambda p: (p[1], -section.better(p[2], 0.0))):
-        if not front or section.better(point[2], front[-1][2]) > 0:
+def front_of(section: Section) -> list[tuple[Setting, float]]:
+    """The settings that no other beats in both metric and seconds of training, fastest first, with these seconds."""
+    front: list[tuple[Setting, float]] = []
+    for point in sorted(_costs(section), key=lambda p: (p[1], -section.better(p[0].mean, 0.0))):
+        if not front or section.better(point[0].mean, front[-1][0].mean) > 0:
             front.append(point)
     return front
+
+
+def _costs(section: Section) -> list[tuple[Setting, float]]:
+    """Settings with their seconds of training, means over seeds."""
+    times = [
+        (setting, mean([spent for trial in setting.finished if (spent := trial.figure("seconds", "fit"))]))
+        for setting in section.judged
+    ]
+    return [(setting, spent) for setting, spent in times if spent is not None]
+
+
+def _by_loss(section: Section, settings: Sequence[Setting], name: str, title: str) -> list[tuple[list[Setting], str]]:
+    """Settings that may share an axis, and its title: values of different loss functions do not compare."""
+    if name != "loss" or len(section.losses) == 1:
+        return [(list(settings), title)]
+    groups = [[s for s in settings if loss_of(s.trials[0]) == loss] for loss in section.losses]
+    return [(group, f"{title}, {loss_of(group[0].trials[0])}") for group in groups if group]
 
 
 def _curves_of_all(section: Section, settings: Sequence[Setting], name: str, title: str) -> Chart:
@@ -170,14 +171,14 @@ def _curves_of_all(section: Section, settings: Sequence[Setting], name: str, tit
         for setting in settings
         for trial in setting.trials
     ]
-    return plot(series, title, Axis("epoch", whole=True), _axis(name, series))
+    return plot(series, title, Axis("epoch", whole=True), _axis(section, name, series))
 
 
 def _curves_of_one(section: Section, setting: Setting, settings: Sequence[Setting], name: str) -> Chart | None:
     others = [
         Series(trial.curve(f"val/{name}"), GREY, section.label(trial), opacity=0.25)
         for other in settings[:PANELS]
-        if other is not setting
+        if other is not setting and (name != "loss" or loss_of(other.trials[0]) == loss_of(setting.trials[0]))
         for trial in other.trials[:1]
     ]
     own = [
@@ -187,14 +188,15 @@ def _curves_of_one(section: Section, setting: Setting, settings: Sequence[Settin
     ]
     if not any(one.points for one in own):
         return None
-    return plot(others + own, setting.label, Axis("epoch", whole=True), _axis(name, others + own))
+    return plot(others + own, setting.label, Axis("epoch", whole=True), _axis(section, f"val/{name}", others + own))
 
 
-def _axis(name: str, series: Sequence[Series]) -> Axis:
+def _axis(section: Section, name: str, series: Sequence[Series]) -> Axis:
     """Of a metric; logarithmic for losses that span decades, as where one trial diverged."""
     values = [value for one in series for _, value in one.points]
-    log = not is_share(name) and min(values) > 0 and max(values) > 30 * min(values)
-    return Axis("logarithmic" if log else "", log=log, percent=is_share(name))
+    share = section.unit(name).is_share
+    log = not share and min(values) > 0 and max(values) > 30 * min(values)
+    return Axis("logarithmic" if log else "", log=log, percent=share)
 
 
 def _one(section: Section, name: str) -> Figure:
@@ -202,7 +204,8 @@ def _one(section: Section, name: str) -> Figure:
     judged = section.judged
     alone = len(section.names) == 1
     title = f"{section.monitor} by {name}"
-    shares = is_share(section.monitor)
+    unit = section.unit(section.monitor)
+    shares = unit.is_share
     seeds = (
         f" The bars are the standard deviation over up to {count(section.seeds, 'seed')}." if section.seeds > 1 else ""
     )
@@ -218,7 +221,7 @@ def _one(section: Section, name: str) -> Figure:
         Series(
             [(x, score)],
             "#0072b2",
-            f"{section.label(trial)}: {figure(section.monitor, score)}",
+            f"{section.label(trial)}: {unit.value(score)}",
             False,
             dots=3,
             opacity=0.6,
@@ -249,6 +252,7 @@ def _pair(section: Section, down: str, across: str, varied: int) -> Figure | Non
         cells_of.setdefault((text(setting.values[down]), text(setting.values[across])), []).append(setting)
     tops = {key: settings[0].mean for key, settings in cells_of.items() if settings[0].scores}
     worst, best = sorted((min(tops.values()), max(tops.values())), key=lambda value: section.better(value, 0.0))
+    unit = section.unit(section.monitor)
     cells = []
     for row in rows:
         line = []
@@ -259,9 +263,9 @@ def _pair(section: Section, down: str, across: str, varied: int) -> Figure | Non
                 line.append(Cell(settings[0].trials[0].status if settings else "not tried"))
                 continue
             shade = 1.0 if best == worst else (value - worst) / (best - worst)
-            scatter = spread(section.monitor, settings[0].deviation).strip()
-            hint = f"{settings[0].label}: {figure(section.monitor, value)}, {count(len(settings[0].scores), 'seed')}"
-            line.append(Cell(figure(section.monitor, value), scatter, shade, value == best, hint))
+            scatter = unit.spread(settings[0].deviation).strip()
+            hint = f"{settings[0].label}: {unit.value(value)}, {count(len(settings[0].scores), 'seed')}"
+            line.append(Cell(unit.value(value), scatter, shade, value == best, hint))
         cells.append(line)
     title = f"{section.monitor} by {down} and {across}"
     caption = "The darker the better; the best is framed."

@@ -13,8 +13,10 @@ import jinja2
 
 from cv_lab.files import write_csv, write_text
 from cv_lab.report import figures, pictures, tables
-from cv_lab.report.findings import WARNINGS, findings, reason
+from cv_lab.report.finding import WARNINGS
+from cv_lab.report.findings import details, opening
 from cv_lab.report.sections import Section, sections
+from cv_lab.report.trouble import reason
 from cv_lab.report.wording import clean, count, seconds, slug
 from cv_lab.study.read import FIGURES, Entry, Study, read_study
 
@@ -45,7 +47,7 @@ def write_report(folder: Path) -> Report:
     """
     study = read_study(folder)
     notes = list(study.notes)
-    parts = [_part(study, section, i, notes) for i, section in enumerate(sections(study.trials), 1)]
+    parts = [_part(study, section, i, notes) for i, section in enumerate(sections(study.trials, notes), 1)]
     files: list[Path] = []
 
     def write(path: Path, how: Callable[[Path], None]) -> None:
@@ -70,7 +72,6 @@ def write_report(folder: Path) -> Report:
 
 def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[str, Any]:
     """What the templates need of a section."""
-    matrices = {t.name: m for t in section.finished if (m := pictures.matrix(t, notes)) is not None}
 
     def attempt(what: str, make: Callable[[], Any], otherwise: Any) -> Any:
         # A report is made of folders that anything may have happened to; the rest of it must still appear.
@@ -96,7 +97,8 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         "key": key,
         "title": f"{section.task}, judged by {section.monitor}" if section.monitor else section.task,
         "shared": tables.shared(section.trials),
-        "findings": attempt("the findings", lambda: findings(section), []),
+        "opening": attempt("the answer", lambda: opening(section), []),
+        "findings": attempt("the findings", lambda: details(section), []),
         "settings": attempt("the settings", lambda: tables.settings_table(section), None),
         "trials": tables.trials_table(section),
         "cost": attempt("the costs", lambda: tables.cost_table(section), tables.Table([], [])),
@@ -104,7 +106,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         "files": {figure.key: f"{prefix}{figure.key}.svg" for figure in charts},
         "anchors": {"trials", *(figure.key for figure in charts)} | ({"failures"} if failed else set()),
         "classes": attempt("the figures of each class", lambda: _classes(section, notes), []),
-        "pictures": [_pictures(study, section, trial, matrices, notes) for trial in _shown(section)],
+        "pictures": [_pictures(study, section, trial, notes) for trial in _shown(section)],
         "failures": [_failure(section, trial) for trial in failed],
     }
 
@@ -113,10 +115,8 @@ def _shown(section: Section) -> list[Entry]:
     return [t for t in pictures.representatives(section, pictures.SHOWN) if (t.folder / "predictions").is_dir()]
 
 
-def _pictures(
-    study: Study, section: Section, trial: Entry, matrices: dict[str, pictures.Matrix], notes: list[str]
-) -> dict[str, Any]:
-    matrix = matrices.get(trial.name)
+def _pictures(study: Study, section: Section, trial: Entry, notes: list[str]) -> dict[str, Any]:
+    matrix = section.matrices.get(trial.name)
     return {
         "label": section.label(trial),
         "pictures": pictures.pictures(study.folder, trial, notes),
@@ -131,7 +131,7 @@ def _classes(section: Section, notes: list[str]) -> list[tuple[str, tables.Table
         for name, values in pictures.per_class(trial, notes).items():
             if values:
                 found.setdefault(name, {})[section.label(trial)] = values
-    return tables.per_class_tables(found)
+    return tables.per_class_tables(section, found)
 
 
 def _failure(section: Section, trial: Entry) -> dict[str, str]:

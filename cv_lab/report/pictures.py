@@ -6,17 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cv_lab.report.sections import Section
-from cv_lab.study.confusion import most_confused
 from cv_lab.study.read import Entry, UnreadableError, number, read_table
 
 SHOWN = 4  # settings whose pictures are in the report; those of others stay in their folders
 WIDTH = 1120  # pixels of a picture in the report; the full one stays in the trial's folder
 CLASSES = 8  # settings beside each other in a table of classes
-PAIRS = 8  # mistakes listed of each matrix
 PICTURES = {"gallery.png": "predictions", "confusion_matrix.png": "confusion matrix of the test set"}
 TITLES = {
     "gallery_last_epoch.png": "predictions of the last epoch",
@@ -39,22 +34,12 @@ class Picture:
     height: int
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A confusion matrix: its trial, its classes, its counts (K, K) with the truth in rows."""
-
-    trial: Entry
-    classes: list[str]
-    counts: NDArray[np.int64]
-
-    def pairs(self) -> list[tuple[str, str, int, float]]:
-        """The most confused pairs, see :func:`~cv_lab.study.confusion.most_confused`."""
-        return most_confused(self.counts, self.classes, PAIRS)
-
-
 def representatives(section: Section, limit: int) -> list[Entry]:
-    """The best trial of each of the best settings."""
-    return [setting.trials[0] for setting in section.judged[:limit]]
+    """One trial of each of the best settings: of the lowest seed that has predictions, since the best would flatter."""
+    return [
+        next((trial for trial in setting.finished if (trial.folder / "predictions").is_dir()), setting.example)
+        for setting in section.judged[:limit]
+    ]
 
 
 def pictures(study: Path, trial: Entry, notes: list[str]) -> list[Picture]:
@@ -69,24 +54,6 @@ def pictures(study: Path, trial: Entry, notes: list[str]) -> list[Picture]:
         except (OSError, ValueError) as error:  # of Pillow for a damaged file
             notes.append(f"{path.name} of {trial.name} is left out: {error}.")
     return found
-
-
-def matrix(trial: Entry, notes: list[str]) -> Matrix | None:
-    """The trial's confusion matrix, if it wrote one; a damaged one is noted."""
-    path = trial.folder / "predictions" / "confusion_matrix.csv"
-    if not path.exists():
-        return None
-    try:
-        rows = read_table(path)
-        classes = [row["truth"] for row in rows]
-        counts = np.array([[int(row[name]) for name in classes] for row in rows], dtype=np.int64)
-        if not rows or counts.min() < 0:
-            raise UnreadableError("confusion_matrix.csv is damaged (no counts)")
-    except (KeyError, ValueError, OverflowError, OSError) as error:
-        what = error if isinstance(error, UnreadableError) else f"confusion_matrix.csv is damaged ({error})"
-        notes.append(f"{trial.name} is shown without its confusion matrix: {what}.")
-        return None
-    return Matrix(trial, classes, counts)
 
 
 def per_class(trial: Entry, notes: list[str]) -> dict[str, dict[str, float]]:

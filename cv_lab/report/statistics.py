@@ -5,6 +5,7 @@ a small study. Tests compare these functions with published tables.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 LEVEL = 0.05  # of significance; intervals cover 1 - LEVEL
 POWER = 0.8  # that a recommended number of seeds has
+MOST_SEEDS = 1000  # beyond which their number is not worth naming
 RESAMPLES = 1000
 LARGEST = 30_000_000  # numbers in a table of resampled weights; more images get fewer resamples
 FEWEST = 200  # resamples whatever the number of images
@@ -54,9 +56,7 @@ def beta_share(a: float, b: float, x: float) -> float:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):  # where the fraction converges fast for the complement alone
         return 1 - beta_share(b, a, 1 - x)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
     tiny = 1e-300
     c, d = 1.0, 1 / _not_zero(1 - (a + b) * x / (a + 1), tiny)
     fraction = d
@@ -89,7 +89,7 @@ def t_quantile(probability: float, df: float) -> float:
     low, high = 0.0, 1.0
     while t_p_value(high, df) / 2 > 1 - probability:
         high *= 2
-    for _ in range(80):
+    for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if t_p_value(middle, df) / 2 > 1 - probability else (low, middle)
     return high
@@ -109,7 +109,10 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of a mean by Student's t with n - 1 degrees of freedom; None for fewer than two values."""
     if len(values) < 2:
         return None
-    middle, half = float(np.mean(values)), _half_width(float(np.std(values, ddof=1)) / math.sqrt(len(values)), len(values))
+    middle, half = (
+        float(np.mean(values)),
+        _half_width(float(np.std(values, ddof=1)) / math.sqrt(len(values)), len(values)),
+    )
     return middle - half, middle + half
 
 
@@ -165,7 +168,9 @@ def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Co
         p = 1.0 if equal(a.mean(), b.mean()) else 2 * 0.5**n
         return Comparison(difference, difference, difference, min(1.0, p), "sign test", n, 0.0)
     half = t_quantile(1 - LEVEL / 2, df) * error
-    return Comparison(difference, difference - half, difference + half, t_p_value(difference / error, df), test, n, deviation)
+    return Comparison(
+        difference, difference - half, difference + half, t_p_value(difference / error, df), test, n, deviation
+    )
 
 
 def equal(a: float, b: float) -> bool:
@@ -181,14 +186,17 @@ def seeds_needed(difference: float, deviation: float) -> int | None:
         deviation: standard deviation of the difference in one seed.
 
     Returns:
-        None if it is more than a thousand, or if the two do not say.
+        None if it is more than MOST_SEEDS, or if the two do not say.
     """
     if difference == 0 or deviation == 0:
         return None
-    for n in range(2, 1001):
-        if (t_quantile(1 - LEVEL / 2, n - 1) + t_quantile(POWER, n - 1)) * deviation <= abs(difference) * math.sqrt(n):
-            return n
-    return None
+
+    def enough(n: int) -> bool:
+        quantiles = t_quantile(1 - LEVEL / 2, n - 1) + t_quantile(POWER, n - 1)
+        return quantiles * deviation <= abs(difference) * math.sqrt(n)
+
+    n = 2 + bisect_left(range(2, MOST_SEEDS + 1), True, key=enough)
+    return n if n <= MOST_SEEDS else None
 
 
 def effect_p_value(scores: Floats) -> float:

@@ -8,7 +8,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from cv_lab.study.read import read_study
-from cv_lab.study.trials import print_table
 
 
 class StudySummary(Callback):
@@ -16,6 +15,7 @@ class StudySummary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from cv_lab.report.page import report_at_end  # which --help need not wait for
+        from cv_lab.report.terminal import print_table
 
         folder = Path(config.hydra.sweep.dir)
         trials = read_study(folder).trials

@@ -37,8 +37,10 @@ from cv_lab.files import write_json
 from cv_lab.frozen.features import with_features
 from cv_lab.models.backbones import preprocessing_of
 from cv_lab.pictures.tensorboard import add_hyperparameters
+from cv_lab.report.terminal import print_trial
+from cv_lab.study.read import Entry
 from cv_lab.study.record import SCHEMA, BusyError, OccupiedError, Standing, TrialRecord, failed_value
-from cv_lab.study.trials import Trial, print_trial, read_trial
+from cv_lab.study.trials import read_trial
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.linear_probing import LinearProbing
 from cv_lab.tasks.transfer import Transfer
@@ -100,7 +102,7 @@ def run_trial(config: DictConfig) -> float:
                 log.error("error: the trial's end could not be recorded: %s", full)
             return _give_up(error, record.folder)
     if HydraConfig.get().mode == RunMode.RUN and first:
-        print_trial(Trial(record.folder, record.fields, result))
+        print_trial(Entry(record.folder, record.fields, result, epochs=[]))
     best = result["monitor"]["best"]
     return failed_value(HydraConfig.get()) if best is None else float(best)
 

@@ -81,7 +81,9 @@ def test_table_marks_the_best_and_tells_why_others_failed(tmp_path: Path) -> Non
     assert "the loss is nan at step 7" in page
     assert "Traceback (most recent call last)" in page
     assert "5 of 5 epochs so far" in page
-    assert "**best** 0.001 | adam | 2 | completed" in markdown
+    assert "**best** 0.001 | adam | 1 | 71.00 %" in markdown
+    assert "**best** 0.001 | adam | 2 | 72.00 %" in markdown
+    assert markdown.count("**best** 0.001 | adam | 1 |") == 1
     assert "| 0.001 | adam | 2 | 71.50 % ± 0.71 |".replace("| 0.001", "**best** 0.001") in markdown
 
 
@@ -92,16 +94,16 @@ def test_weight_decay_of_the_optimizers_own_is_shown_but_judged_with_its_optimiz
         record = read_json(folder / "trial.json")
         write_json(folder / "trial.json", record | {"overrides": [f"optimizer={optimizer}"]})
     _, markdown, _ = report(tmp_path)
-    assert r"| optimizer | weight\_decay | status |" in markdown
-    assert "| adamw | 0.01 | completed |".replace("| adamw", "**best** adamw") in markdown
+    assert r"| optimizer | weight\_decay | val/accuracy |" in markdown
+    assert "**best** adamw | 0.01 | 70.00 % |" in markdown
     assert "Values of weight" not in markdown
     assert not list((tmp_path / "figures").glob("*weight_decay*"))
 
 
 def test_plain_cross_entropy_stands_beside_a_loss_that_is_another(tmp_path: Path) -> None:
-    for smoothing, entropy in ((0.0, 0.7), (0.1, 0.456)):
-        metrics = {"val/loss": 0.7 + smoothing, "val/cross_entropy": entropy}
-        make_trial(tmp_path, f"{smoothing}", 0.5, parameters={"label_smoothing": smoothing}, metrics=metrics)
+    for rate, entropy in ((0.0, 0.7), (0.1, 0.456)):
+        metrics = {"val/loss": 0.7 + rate, "val/cross_entropy": entropy}
+        make_trial(tmp_path, f"{rate}", 0.5, parameters={"lr": rate}, metrics=metrics)
     _, markdown, _ = report(tmp_path)
     assert r"| val/loss | val/cross\_entropy |" in markdown
     assert "| 0.8 | 0.456 |" in markdown
@@ -190,20 +192,20 @@ def test_tasks_get_sections_of_their_own(tmp_path: Path) -> None:
     page, markdown, _ = report(tmp_path)
     assert "classification, judged by val/accuracy" in page
     assert "semantic\\_segmentation, judged by val/mean\\_iou" in markdown
-    assert "Best of 2 settings is b" in page
-    assert "| road \\<1\\> | 10.0 % | 10.0 % |" in markdown
+    assert "Highest of 2 settings is loss b: val/mean_iou 40.00 %" in page
+    assert "| road \\<1\\> | 10.00 % | 10.00 % |" in markdown
     assert "no mask for 1.png" in page
 
 
 def test_tables_of_classes_are_shown_whatever_their_figures(tmp_path: Path) -> None:
-    folder = make_trial(tmp_path, "a", 0.5)
+    folder = make_trial(tmp_path, "a", 0.5, metrics={"test/AP": 0.5})  # which says that it is a share
     write_csv(
         folder / "predictions" / "classes.csv",
         [{"class": "cat", "images": 9, "AP": 0.25}, {"class": "dog", "images": 8, "AP": 0.75}],
     )
     _, markdown, _ = report(tmp_path)
     assert "### AP of each class" in markdown
-    assert markdown.index("| cat | 9 | 25.0 % |") < markdown.index("| dog | 8 | 75.0 % |")
+    assert markdown.index("| cat | 9 | 25.00 % |") < markdown.index("| dog | 8 | 75.00 % |")
     assert "images of each class" not in markdown
 
 
