@@ -109,7 +109,7 @@ def _against(section: Section, ranking: Ranking) -> str:
         words += f" It is ahead of {who} by {difference(section, nearest)}."
         return words + (" Another seed may turn this round." if nearest.on_images else "")
     if opened := [v for v in rest if v.open]:
-        words += _not_told_apart(section, opened)
+        words += _not_told_apart(section, ranking, opened)
     elif rest[0].comparison is not None:
         words += f" It is ahead of the next, {rest[0].other.label}, by {difference(section, rest[0])}."
     if unknown := [v for v in rest if v.comparison is None]:
@@ -117,13 +117,18 @@ def _against(section: Section, ranking: Ranking) -> str:
     return words
 
 
-def _not_told_apart(section: Section, opened: Sequence[Verdict]) -> str:
+def _not_told_apart(section: Section, ranking: Ranking, opened: Sequence[Verdict]) -> str:
     first = opened[0]
     assert first.comparison is not None
-    others = "" if len(opened) == 1 else f", and neither from {listing([v.other.label for v in opened[1:]], 3)}"
-    which = "ahead" if first.comparison.difference >= 0 else "behind on the test"
+    which = "ahead of" if first.comparison.difference >= 0 else "behind, on the test,"
+    if len(opened) == len(ranking.verdicts) > 1:
+        return (
+            f" It is not told apart from any of the other {len(opened)}: it is {which} the next, {first.other.label}, "
+            f"by {difference(section, first)}; {needed(first)}."
+        )
+    others = f", nor from {listing([v.other.label for v in opened[1:]], 3)}" if len(opened) > 1 else ""
     return (
-        f" It is not told apart from {first.other.label} ({which} by {difference(section, first)}; "
+        f" It is not told apart from {first.other.label} ({which.split()[0]} by {difference(section, first)}; "
         f"{needed(first)}){others}."
     )
 
@@ -206,6 +211,8 @@ def _effect(section: Section, effect: Effect) -> Finding:
     ranked = sorted(range(len(levels)), key=lambda i: -section.better(float(effect.means[i]), 0.0))
     values = listing([f"{levels[i]} ({unit.value(effect.means[i])})" for i in ranked], 8)
     over = "" if alone else ", means over all other parameters"
+    if absent := [value for value in _tops(section, name) if value not in levels]:
+        over += f"; {listing(absent)} left out, where settings have no result"
     based = f"{over}; analysis of variance over {count(effect.seeds, 'seed')}, {p_value(effect.p)}"
     start = f"{name} matters" if effect.claimed else f"No effect of {name} is shown"
     numbers = {"p": effect.p, "seeds": effect.seeds, "means": dict(zip(levels, map(float, effect.means), strict=True))}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cv_lab.pictures.draw import palette
-from cv_lab.report.chart import GREY, Axis, Cell, Chart, Row, Series, dots, heat_map, plot, sheet
+from cv_lab.report.chart import DASHES, GREY, Axis, Cell, Chart, Key, Row, Series, dots, heat_map, plot, sheet
 from cv_lab.report.sections import Section, Setting, loss_of, mean, text
 from cv_lab.report.wording import count, seconds, slug
 from cv_lab.study.read import number
@@ -24,14 +24,14 @@ class Figure:
         title: above.
         caption: what is seen.
         charts: at least one.
-        legend: (colour, label) of what the charts share.
+        legend: of what the charts share.
     """
 
     key: str
     title: str
     caption: str
     charts: list[Chart]
-    legend: list[tuple[str, str]]
+    legend: list[Key]
 
     def svg(self) -> str:
         """All of it in one picture, as a file of its own."""
@@ -43,7 +43,7 @@ def colors(section: Section) -> dict[str, str]:
     labels = [setting.label for setting in section.settings]
     if len(labels) > COLORS:
         return dict.fromkeys(labels, GREY)
-    return dict(zip(labels, (_hex(rgb) for rgb in palette(len(labels)).tolist()), strict=True))
+    return dict(zip(labels, (_hex(_readable(rgb)) for rgb in palette(len(labels)).tolist()), strict=True))
 
 
 def curves(section: Section) -> list[Figure]:
@@ -62,7 +62,8 @@ def curves(section: Section) -> list[Figure]:
         ]
         if not charts:
             return []
-        legend = [(color, name) for name, color in colors(section).items() if name in {s.label for s in settings}]
+        present = {s.label for s in settings}
+        legend = [Key(c, name, _dash(section, name)) for name, c in colors(section).items() if name in present]
         seeds = " Seeds of a setting share its colour." if section.seeds > 1 else ""
         caption = f"Every epoch of every trial, of running and failed ones as far as they came.{seeds}"
         return [Figure("curves", "Curves", caption, charts, legend)]
@@ -78,7 +79,7 @@ def curves(section: Section) -> list[Figure]:
                 f"One chart for {which}, best first: training dashed, validation drawn through; "
                 "in grey the validation of the others shown."
             )
-            legend = [("#0072b2", "validation"), ("#d55e00", "training (dashed)")]
+            legend = [Key("#0072b2", "validation", ""), Key("#d55e00", "training", DASHES[1])]
             key = f"curves_{slug(name)}" if i else "curves"
             figures.append(Figure(key, f"Curves of the {name}", caption, charts, legend))
     return figures
@@ -120,11 +121,11 @@ def cost(section: Section) -> list[Figure]:
     front = front_of(section)
     if len(front) > 1:
         line = [(spent, setting.mean) for setting, spent in front]
-        series.insert(0, Series(line, GREY, "no setting is both faster and better", dashed=True))
+        series.insert(0, Series(line, GREY, "no setting is both faster and better", dash=DASHES[1]))
     wide = max(times) > 20 * min(times)
     title = f"{section.monitor} against cost"
     chart = plot(series, title, Axis("seconds of training", log=wide), Axis("", percent=unit.is_share))
-    legend = [(color, name) for name, color in color.items()] if len(section.settings) <= COLORS else []
+    legend = [Key(color, name) for name, color in color.items()] if len(section.settings) <= COLORS else []
     caption = (
         "A point for each setting, the mean over its seeds. On the dashed line lie those that no other beats in both; "
         "times of equal work differ by chance."
@@ -167,7 +168,7 @@ def _by_loss(section: Section, settings: Sequence[Setting], name: str, title: st
 def _curves_of_all(section: Section, settings: Sequence[Setting], name: str, title: str) -> Chart:
     color = colors(section)
     series = [
-        Series(trial.curve(name), color[setting.label], section.label(trial), opacity=0.9)
+        Series(trial.curve(name), color[setting.label], section.label(trial), dash=_dash(section, setting.label))
         for setting in settings
         for trial in setting.trials
     ]
@@ -182,9 +183,9 @@ def _curves_of_one(section: Section, setting: Setting, settings: Sequence[Settin
         for trial in other.trials[:1]
     ]
     own = [
-        Series(trial.curve(f"{split}/{name}"), color, f"{section.label(trial)}, {split}", dashed=split == "train")
+        Series(trial.curve(f"{split}/{name}"), color, f"{section.label(trial)}, {split}", dash=dash)
         for trial in setting.trials
-        for split, color in (("train", "#d55e00"), ("val", "#0072b2"))
+        for split, color, dash in (("train", "#d55e00", DASHES[1]), ("val", "#0072b2", ""))
     ]
     if not any(one.points for one in own):
         return None
@@ -268,7 +269,7 @@ def _pair(section: Section, down: str, across: str, varied: int) -> Figure | Non
             line.append(Cell(unit.value(value), scatter, shade, value == best, hint))
         cells.append(line)
     title = f"{section.monitor} by {down} and {across}"
-    caption = "The darker the better; the best is framed."
+    caption = "The stronger the colour the better; the best is framed."
     if varied > 2:
         caption += " Of all trials with these two values the best setting is shown."
     if section.seeds > 1:
@@ -294,5 +295,26 @@ def _values(section: Section, name: str) -> list[str]:
     return list(dict.fromkeys(text(value) for value in values))
 
 
-def _hex(rgb: Sequence[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*rgb)
+def _dash(section: Section, label: str) -> str:
+    """The pattern of a setting's lines."""
+    labels = [setting.label for setting in section.settings]
+    return DASHES[labels.index(label) % len(DASHES)]
+
+
+def _readable(rgb: Sequence[int]) -> list[float]:
+    """The colour, if need be darker or lighter, so that it has a contrast of 3 on the light and on the dark page.
+
+    Contrast and luminance are those of the Web Content Accessibility Guidelines 2.2.
+    """
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (value / 255 for value in rgb)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    lowest, highest = 0.13, 0.29  # a contrast of 3 to #15171b and to white
+    if luminance > highest:
+        linear = [v * highest / luminance for v in linear]
+    elif luminance < lowest:
+        linear = [v + (1 - v) * (lowest - luminance) / (1 - luminance) for v in linear]
+    return [255 * (12.92 * v if v <= 0.0031308 else 1.055 * v ** (1 / 2.4) - 0.055) for v in linear]
+
+
+def _hex(rgb: Sequence[float]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*(round(value) for value in rgb))

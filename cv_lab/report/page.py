@@ -1,5 +1,6 @@
 """The report's parts put together, as a page and as Markdown, and written to the study's folder."""
 
+import json
 import re
 import sys
 from collections import Counter
@@ -40,7 +41,7 @@ def report_at_end(folder: Path) -> None:
 
 
 def write_report(folder: Path) -> Report:
-    """Write ``report.html``, ``report.md``, ``trials.csv`` and ``figures/`` into a study's folder.
+    """Write ``report.html``, ``report.md``, ``trials.csv``, ``findings.json`` and ``figures/`` into a study's folder.
 
     Raises:
         FileNotFoundError: if the folder is no study.
@@ -59,6 +60,8 @@ def write_report(folder: Path) -> Report:
             notes.append(f"{path.name} could not be written: {error.strerror or error}.")
 
     write(folder / "trials.csv", lambda path: write_csv(path, tables.csv_rows(study.trials)))
+    findings = json.dumps(_findings(parts), indent=2, default=float) + "\n"
+    write(folder / "findings.json", partial(write_text, text=clean(findings)))
     for part in parts:
         for figure in part["figures"]:
             picture = clean(figure.svg())
@@ -99,15 +102,15 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         "shared": tables.shared(section.trials),
         "opening": attempt("the answer", lambda: opening(section), []),
         "findings": attempt("the findings", lambda: details(section), []),
-        "settings": attempt("the settings", lambda: tables.settings_table(section), None),
-        "trials": tables.trials_table(section),
+        "results": attempt("the results", lambda: tables.results_table(section), tables.Table([], [])),
+        "trials": tables.trials_table(section) if section.seeds > 1 else None,
         "cost": attempt("the costs", lambda: tables.cost_table(section), tables.Table([], [])),
         "figures": charts,
         "files": {figure.key: f"{prefix}{figure.key}.svg" for figure in charts},
         "anchors": {"trials", *(figure.key for figure in charts)} | ({"failures"} if failed else set()),
         "classes": attempt("the figures of each class", lambda: _classes(section, notes), []),
         "pictures": [_pictures(study, section, trial, notes) for trial in _shown(section)],
-        "failures": [_failure(section, trial) for trial in failed],
+        "failures": _failures(section, failed),
     }
 
 
@@ -134,16 +137,42 @@ def _classes(section: Section, notes: list[str]) -> list[tuple[str, tables.Table
     return tables.per_class_tables(section, found)
 
 
-def _failure(section: Section, trial: Entry) -> dict[str, str]:
-    error = trial.record.get("error")
-    error = error if isinstance(error, dict) else {}
-    return {
-        "label": section.label(trial),
-        "name": trial.name,
-        "reason": reason(trial),
-        "type": str(error.get("type") or ""),
-        "traceback": str(error.get("traceback") or ""),
-    }
+def _failures(section: Section, failed: list[Entry]) -> list[dict[str, Any]]:
+    """Failures by their reason, with the traceback of the first."""
+    by_reason: dict[str, list[Entry]] = {}
+    for trial in failed:
+        by_reason.setdefault(reason(trial), []).append(trial)
+    found = []
+    for why, trials in by_reason.items():
+        error = trials[0].record.get("error")
+        error = error if isinstance(error, dict) else {}
+        found.append(
+            {
+                "count": count(len(trials), "trial"),
+                "labels": [section.label(trial) for trial in trials],
+                "name": trials[0].name,
+                "reason": why,
+                "type": str(error.get("type") or "failed"),
+                "traceback": str(error.get("traceback") or ""),
+            }
+        )
+    return found
+
+
+def _findings(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The content of ``findings.json``."""
+    return [
+        {
+            "section": part["title"],
+            "kind": finding.kind,
+            "sentence": finding.text,
+            "numbers": finding.numbers,
+            "test": finding.test or None,
+            "trials": finding.trials,
+        }
+        for part in parts
+        for finding in (*part["opening"], *part["findings"])
+    ]
 
 
 def _facts(study: Study) -> list[str]:

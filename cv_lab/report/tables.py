@@ -88,7 +88,7 @@ def settings_table(section: Section) -> Table | None:
     first, rest = _metrics(section)
     names = [*section.names, *section.implied]
     over_seeds = f"{first[-1]}, 95 % over seeds"
-    columns = [*(names or ["setting"]), "seeds", *first, over_seeds, "seconds", *rest]
+    columns = [*(names or ["setting"]), *first, over_seeds, "seeds", "seconds", *rest]
     rows = []
     for setting in section.judged:
         cells = [_value(setting.trials[0].parameters.get(name)) for name in names] or [Cell(setting.label)]
@@ -96,14 +96,15 @@ def settings_table(section: Section) -> Table | None:
         figures |= _with_interval(section, setting.finished, figures)
         spent = mean([s for trial in setting.finished if (s := trial.figure("seconds", "fit")) is not None])
         interval = mean_interval(_values_of(section, setting, first[-1]))
-        cells += [Cell(str(len(setting.scores)), len(setting.scores)), *(figures[name] for name in first)]
+        cells += [figures[name] for name in first]
         cells += [Cell(section.unit(first[-1]).interval(interval), interval and interval[0])]
-        rows.append([*cells, Cell(seconds(spent), spent), *(figures[name] for name in rest)])
+        cells += [Cell(str(len(setting.scores)), len(setting.scores)), Cell(seconds(spent), spent)]
+        rows.append([*cells, *(figures[name] for name in rest)])
     caption = (
         "Mean ± standard deviation (n - 1) over the seeds, of the best epoch of each trial; the 95 % interval over "
         "seeds is Student's with n - 1 degrees of freedom, and says where the mean of further seeds would lie."
     )
-    essential = [*(names or ["setting"]), "seeds", *first, "seconds"]
+    essential = [*(names or ["setting"]), *first, "seconds"]
     table = Table(columns, rows, (0,), caption + _intervals_caption(section), essential, _baselines(section, columns))
     return _without_empty(table, keep={"seeds"})
 

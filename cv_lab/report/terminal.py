@@ -47,7 +47,7 @@ def print_table(trials: Sequence[Entry]) -> None:
         console = Console(width=1000)  # in a file or a pipe nothing need be left out
     for section in sections(trials, []):
         if section.judged:
-            console.print(_grid(results_table(section), console.width))
+            console.print(to_grid(results_table(section), console.width))
             words = " ".join(finding.text for finding in (*answer(section), *summary(section)))
             console.print(clean(words), highlight=False, markup=False, soft_wrap=not console.is_terminal)
         for trial in section.trials:
@@ -68,7 +68,7 @@ def _efficiency(section: Section, trial: Entry, with_features: bool = False) -> 
     return "" if spent is None else f" ({seconds(spent)} s per 1 %{' with them' if with_features else ''})"
 
 
-def _grid(table: Table, width: int) -> Grid:
+def to_grid(table: Table, width: int) -> Grid:
     """The table with the essential columns, and as many of the others as fit, in their order."""
     rows = [[cell.text for cell in row] for row in (*table.rows, *table.baselines)]
     widths = [max(len(text) for text in column) for column in zip(table.columns, *rows, strict=True)]
