@@ -139,7 +139,7 @@ class Section:
         """A trial by the values in which it differs from the others."""
         names = [name for name in (*self.names, "seed") if name in self.names or len(self.settings) < len(self.trials)]
         alone = "the only trial" if len(self.trials) == 1 else trial.name
-        return label({name: trial.parameters.get(name) for name in names}) or alone
+        return label({name: trial.parameters[name] for name in names if name in trial.parameters}) or alone
 
 
 def sections(trials: Sequence[Entry], notes: list[str]) -> list[Section]:
@@ -198,7 +198,8 @@ def _section(task: str, monitor: str, mode: str, trials: list[Entry], notes: lis
     for members in but_for_seed(trials):
         values = {name: members[0].parameters.get(name) for name in names}
         members.sort(key=lambda trial: _by_number(trial.parameters.get("seed")))
-        settings.append(Setting(values, label(values) or "the only setting", members))
+        named = {name: value for name, value in values.items() if name in members[0].parameters}
+        settings.append(Setting(values, label(named) or "the only setting", members))
     sign = 1 if mode == "max" else -1
     settings.sort(key=lambda setting: -sign * setting.mean if setting.scores else math.inf)
     ordered = [trial for setting in settings for trial in setting.trials]

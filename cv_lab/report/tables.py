@@ -12,6 +12,8 @@ from cv_lab.report.trouble import reason
 from cv_lab.report.wording import Unit, clean, seconds, short, whole
 from cv_lab.study.read import Entry, number
 
+PER_PERCENT = ("s per 1 %", "s per 1 % with features")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -62,7 +64,7 @@ def trials_table(section: Section) -> Table:
     if len({str(trial.parameters.get("seed")) for trial in section.trials}) > 1:
         names.append("seed")
     first, rest = _metrics(section)
-    columns = [*(names or ["trial"]), *first, "seconds", "status", "best epoch", *rest, "note"]
+    columns = [*(names or ["trial"]), *first, "seconds", "status", "best epoch", *rest, *PER_PERCENT, "note"]
     rows = []
     for trial in section.trials:
         cells = [_value(trial.parameters.get(name), trial.name) for name in names]
@@ -73,7 +75,7 @@ def trials_table(section: Section) -> Table:
         cells += [figures[name] for name in first]
         cells += [Cell(seconds(spent), spent), Cell(trial.status), _plain(trial.figure("monitor", "epoch"))]
         cells += [figures[name] for name in rest]
-        rows.append([*cells, Cell(note(section, trial))])
+        rows.append([*cells, *_per_percent(section, [trial]), Cell(note(section, trial))])
     best = range(len(section.judged[0].finished)) if section.judged else ()
     essential = [*(names or ["trial"]), *first, "seconds"]
     baselines = [] if several else _baselines(section, columns)
@@ -88,7 +90,7 @@ def settings_table(section: Section) -> Table | None:
     first, rest = _metrics(section)
     names = [*section.names, *section.implied]
     over_seeds = f"{first[-1]}, 95 % over seeds"
-    columns = [*(names or ["setting"]), *first, over_seeds, "seeds", "seconds", *rest]
+    columns = [*(names or ["setting"]), *first, over_seeds, "seeds", "seconds", *rest, *PER_PERCENT]
     rows = []
     for setting in section.judged:
         cells = [_value(setting.trials[0].parameters.get(name)) for name in names] or [Cell(setting.label)]
@@ -99,7 +101,7 @@ def settings_table(section: Section) -> Table | None:
         cells += [figures[name] for name in first]
         cells += [Cell(section.unit(first[-1]).interval(interval), interval and interval[0])]
         cells += [Cell(str(len(setting.scores)), len(setting.scores)), Cell(seconds(spent), spent)]
-        rows.append([*cells, *(figures[name] for name in rest)])
+        rows.append([*cells, *(figures[name] for name in rest), *_per_percent(section, setting.finished)])
     caption = (
         "Mean ± standard deviation (n - 1) over the seeds, of the best epoch of each trial; the 95 % interval over "
         "seeds is Student's with n - 1 degrees of freedom, and says where the mean of further seeds would lie."
@@ -116,13 +118,10 @@ def cost_table(section: Section) -> Table:
     for trial in trials:
         epochs = [n for e in (trial.result or {})["seconds"].get("epochs") or [] if (n := number(e)) is not None]
         extra = trial.figure("seconds", "features")
-        share = section.unit(section.monitor).is_share
         figures = (
             (mean(epochs), seconds),
             (trial.figure("seconds", "fit"), seconds),
             (extra, seconds),
-            (seconds_per_percent(trial) if share else None, seconds),
-            (seconds_per_percent(trial, with_features=True) if share and extra is not None else None, seconds),
             (trial.figure("images_per_second"), whole),
             (trial.figure("parameters", "trained"), short),
             (trial.figure("parameters", "total"), short),
@@ -130,16 +129,10 @@ def cost_table(section: Section) -> Table:
             (trial.figure("peak_memory_mb"), whole),
         )
         cells = [Cell(section.label(trial)), _figure(section, section.monitor, trial.best)]
-        rows.append([*cells, *(Cell(write(value), value) for value, write in figures)])
-    columns = ["trial", section.monitor, "s per epoch", "s of training", "s of features", "s per 1 %"]
-    columns += [
-        "s per 1 % with features",
-        "images per s",
-        "parameters trained",
-        "parameters",
-        "FLOPs per image",
-        "memory in MB",
-    ]
+        cells += [Cell(write(value), value) for value, write in figures]
+        rows.append([*cells, *_per_percent(section, [trial])])
+    columns = ["trial", section.monitor, "s per epoch", "s of training", "s of features"]
+    columns += ["images per s", "parameters trained", "parameters", "FLOPs per image", "memory in MB", *PER_PERCENT]
     caption = (
         "Seconds are wall time of one run; trials of equal work differ in them by chance. s per 1 % is the seconds of "
         "training for each percentage point of the metric. A multiplication and an addition count as two FLOPs. Memory "
@@ -246,6 +239,16 @@ def seconds_per_percent(trial: Entry, with_features: bool = False) -> float | No
     if not trial.best or None in spent:
         return None
     return sum(s for s in spent if s is not None) / (100 * trial.best)
+
+
+def _per_percent(section: Section, trials: Sequence[Entry]) -> list[Cell]:
+    """The cells of :data:`PER_PERCENT`, means over trials; empty where the metric is no share, or there is no pass."""
+    cells = []
+    for with_features in (False, True):
+        known = trials if section.unit(section.monitor).is_share else []
+        spent = [s for trial in known if (s := seconds_per_percent(trial, with_features)) is not None]
+        cells.append(Cell(seconds(mean(spent)), mean(spent)))
+    return cells
 
 
 def loss_columns(section: Section) -> list[str]:
