@@ -16,6 +16,7 @@ from cv_lab.files import write_csv, write_text
 from cv_lab.report import figures, pictures, tables
 from cv_lab.report.finding import WARNINGS
 from cv_lab.report.findings import details, opening
+from cv_lab.report.latex import escaped
 from cv_lab.report.sections import Section, sections
 from cv_lab.report.trouble import reason
 from cv_lab.report.wording import clean, count, seconds, slug
@@ -41,7 +42,7 @@ def report_at_end(folder: Path) -> None:
 
 
 def write_report(folder: Path) -> Report:
-    """Write ``report.html``, ``report.md``, ``trials.csv``, ``findings.json`` and ``figures/`` into a study's folder.
+    """Write the report of a study into its folder: page, Markdown, LaTeX, ``trials.csv``, ``findings.json``, ``figures/``.
 
     Raises:
         FileNotFoundError: if the folder is no study.
@@ -67,7 +68,11 @@ def write_report(folder: Path) -> Report:
             picture = clean(figure.svg())
             write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
     content = {"title": folder.resolve().name, "facts": _facts(study), "sections": parts, "warnings": WARNINGS}
-    for name, template in (("report.md", "page.md.jinja"), ("report.html", "page.html.jinja")):
+    for name, template in (
+        ("report.md", "page.md.jinja"),
+        ("report.tex", "page.tex.jinja"),
+        ("report.html", "page.html.jinja"),
+    ):
         page = clean(_render(template, {**content, "notes": notes}))
         write(folder / name, partial(write_text, text=page))
     return Report(files, notes)
@@ -200,14 +205,19 @@ def _dirty(study: Study) -> str:
 
 
 def _render(template: str, content: dict[str, Any]) -> str:
+    latex = {"block_start_string": "<%", "block_end_string": "%>"} if template.endswith(".tex.jinja") else {}
+    if latex:  # which has braces and per cents of its own
+        latex |= {"variable_start_string": "<<", "variable_end_string": ">>", "comment_start_string": "<#"}
+        latex |= {"comment_end_string": "#>"}
     environment = jinja2.Environment(
+        **latex,  # type: ignore[arg-type]
         loader=jinja2.PackageLoader("cv_lab.report", "."),
         autoescape=template.endswith(".html.jinja"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["md"] = _markdown
+    environment.filters |= {"md": _markdown, "tex": escaped}
     words = environment.get_template(template).render(content)
     return re.sub(r"\n{3,}", "\n\n", words) if template.endswith(".md.jinja") else words
 

@@ -9,6 +9,7 @@ from cv_lab.report.claims import baseline_of
 from cv_lab.report.sections import Section, Setting, deviation, label, mean, text
 from cv_lab.report.statistics import mean_interval
 from cv_lab.report.trouble import reason
+from cv_lab.report.verdicts import rank
 from cv_lab.report.wording import Unit, clean, seconds, short, whole
 from cv_lab.study.read import Entry, number
 
@@ -36,6 +37,7 @@ class Table:
         caption: below.
         essential: the columns that a narrow terminal shows.
         baselines: further rows below, which are not sorted with the others.
+        ties: indices of the rows that equal the best or are not told apart from it.
     """
 
     columns: list[str]
@@ -44,12 +46,20 @@ class Table:
     caption: str = ""
     essential: Sequence[str] = ()
     baselines: list[list[Cell]] = field(default_factory=list)
+    ties: Collection[int] = ()
     numeric: list[bool] = field(init=False)
 
     def __post_init__(self) -> None:
         columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.columns)
         numbers = [all(cell.key is not None or not cell.text for cell in column) for column in columns]
         object.__setattr__(self, "numeric", numbers)
+
+    def narrow(self) -> "Table":
+        """The essential columns alone, and with them the intervals and the number of seeds."""
+        wanted = {*self.essential, "seeds"} - {"seconds"}
+        kept = [i for i, name in enumerate(self.columns) if name in wanted or name.endswith("over seeds")]
+        rows, baselines = ([[row[i] for i in kept] for row in part] for part in (self.rows, self.baselines))
+        return replace(self, columns=[self.columns[i] for i in kept], rows=rows, baselines=baselines)
 
 
 def results_table(section: Section) -> Table:
@@ -79,7 +89,8 @@ def trials_table(section: Section) -> Table:
     best = range(len(section.judged[0].finished)) if section.judged else ()
     essential = [*(names or ["trial"]), *first, "seconds"]
     baselines = [] if several else _baselines(section, columns)
-    table = Table(columns, rows, best, _intervals_caption(section), essential, baselines)
+    ties = () if several else _ties(section)
+    table = Table(columns, rows, best, _intervals_caption(section), essential, baselines, ties)
     return _without_empty(table, keep={"status"})
 
 
@@ -107,7 +118,8 @@ def settings_table(section: Section) -> Table | None:
         "seeds is Student's with n - 1 degrees of freedom, and says where the mean of further seeds would lie."
     )
     essential = [*(names or ["setting"]), *first, "seconds"]
-    table = Table(columns, rows, (0,), caption + _intervals_caption(section), essential, _baselines(section, columns))
+    caption += _intervals_caption(section)
+    table = Table(columns, rows, (0,), caption, essential, _baselines(section, columns), _ties(section))
     return _without_empty(table, keep={"seeds"})
 
 
@@ -313,6 +325,12 @@ def _intervals_caption(section: Section) -> str:
         f" Brackets behind a test figure are its 95 % interval over the n = {images} test images (bootstrap): what "
         "another test set of that size might give for the same trained networks."
     )
+
+
+def _ties(section: Section) -> list[int]:
+    """Indices of the settings that equal the best one or are not told apart from it."""
+    ranking = rank(section)
+    return [i for i, v in enumerate(ranking.verdicts, 1) if v.equal or v.open] if ranking else []
 
 
 def _baselines(section: Section, columns: Sequence[str]) -> list[list[Cell]]:

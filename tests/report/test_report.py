@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from cv_lab import files
 from cv_lab.files import read_json, write_csv, write_json
+from cv_lab.report.latex import escaped
 from cv_lab.report.page import write_report
 from cv_lab.report.sections import sections
 from cv_lab.report.summary import StudySummary
@@ -248,6 +250,9 @@ def test_names_and_messages_are_escaped(tmp_path: Path) -> None:
     for picture in (tmp_path / "figures").iterdir():
         assert "<script>" not in picture.read_text()
     assert not (tmp_path.parent / "escaped").exists()
+    words = (tmp_path / "report.tex").read_text()
+    assert r"\textless{}script\textgreater{}" in words
+    assert "<script>" not in words
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:
@@ -510,3 +515,29 @@ def test_terminal_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert re.split(" {2,}", lines[0].strip()) == columns
     assert re.split(" {2,}", lines[1].strip())[2:] == ["71.50 % ± 0.71", "70.50 % ± 0.71", "2", "10", "0.14"]
     assert max(map(len, lines)) <= 80
+
+
+def test_latex_has_the_table_with_ties_in_bold(tmp_path: Path) -> None:
+    for name, scores in (("a_1", (0.70, 0.72, 0.71)), ("b%", (0.69, 0.73, 0.70)), ("c&", (0.30, 0.31, 0.29))):
+        for seed, best in enumerate(scores, 1):
+            make_trial(tmp_path, f"{name}{seed}", best, parameters={"model": name, "seed": seed})
+    write_report(tmp_path)
+    words = (tmp_path / "report.tex").read_text()
+    rows = [line for line in words.splitlines() if line.endswith(r"\\")]
+    assert rows[0] == r"model & val/accuracy & test/accuracy & test/accuracy, 95 \% over seeds & seeds \\"
+    assert rows[1].startswith(r"\textbf{a\_1} & \textbf{71.00 \% $\pm$ 1.00} & \textbf{70.00 \% $\pm$ 1.00} & ")
+    assert rows[2].startswith(r"\textbf{b\%} & ")
+    assert rows[3].startswith(r"c\& & 30.00 \% $\pm$ 1.00 & ")
+
+
+def test_latex_escapes_every_special_character() -> None:
+    assert escaped(r"_%&<#$~^\{}") == (r"\_\%\&\textless{}\#\$\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX is installed")
+def test_latex_compiles(tmp_path: Path) -> None:
+    for i, name in enumerate((r"_%&<#$~^\\{}[x]", "café 北 “q”")):
+        make_trial(tmp_path, f"t{i}", 0.5 + i / 10, parameters={"model": name})
+    write_report(tmp_path)
+    command = ["pdflatex", "-halt-on-error", "-interaction=batchmode", "report.tex"]
+    assert subprocess.run(command, cwd=tmp_path, check=False, capture_output=True).returncode == 0
