@@ -42,7 +42,7 @@ def report_at_end(folder: Path) -> None:
 
 
 def write_report(folder: Path) -> Report:
-    """Write the report of a study into its folder: page, Markdown, LaTeX, ``trials.csv``, ``findings.json``, ``figures/``.
+    """Write a study's report into its folder: page, Markdown, LaTeX, ``trials.csv``, ``findings.json``, ``figures/``.
 
     Raises:
         FileNotFoundError: if the folder is no study.
