@@ -19,8 +19,9 @@ log = logging.getLogger(__name__)
 class Diagnostics(Checkpoint):
     """Collect findings: what went wrong, since which epoch, with figures and with what to try.
 
-    A finding is logged as a warning once, when it first holds. When it no longer holds, that is logged too, and the
-    finding stays with the epoch of its recovery: a network that predicts one class in its first epoch may still learn.
+    A finding is warned of once, when it first holds, and its message has the figures of the last epoch in which it
+    held. If it later holds no more, this is logged too, and the finding stays with the epoch of its recovery: a
+    network that predicts one class in its first epoch may still learn.
     Until the network had time to learn, only an exploding loss is a finding.
     The findings are saved in the checkpoint. It is a `Checkpoint` for the reason that :class:`EpochHistory` gives,
     and must stand after it in the list.
@@ -30,7 +31,7 @@ class Diagnostics(Checkpoint):
         in_use: remedies that the trial uses already, see :func:`remedies_in_use`.
 
     Attributes:
-        findings: dicts of "kind", "epoch", "message" and "recovered", the latter an epoch or None.
+        findings: dicts of "kind", "epoch" (the first), "message" and "recovered" (an epoch or None).
     """
 
     def __init__(self, history: EpochHistory, in_use: Collection[str] = ()) -> None:
@@ -54,9 +55,11 @@ class Diagnostics(Checkpoint):
                 finding["recovered"] = epoch
                 if trainer.is_global_zero:
                     log.info("epoch %s: recovered from %s", epoch, finding["kind"].replace("_", " "))
-        known = {finding["kind"] for finding in self.findings if finding["recovered"] is None}
+        standing = {finding["kind"]: finding for finding in self.findings if finding["recovered"] is None}
         for kind, message in current.items():
-            if kind not in known:
+            if kind in standing:
+                standing[kind]["message"] = message
+            else:
                 self.findings.append({"kind": kind, "epoch": epoch, "message": message, "recovered": None})
                 if trainer.is_global_zero:
                     log.warning("warning: epoch %s: %s", epoch, message)

@@ -16,6 +16,8 @@ FONT = 12
 CHARACTER = 6.6  # pixels, of the mean letter at that size
 BLUE = "#0072b2"
 GREY = "#8a8a8a"
+DARKEST = 0.7  # of a cell's shade: the ink of the page keeps a contrast of 4.5 on it, on light and on dark paper
+DASHES = ("", "7 3", "2 2", "8 3 2 3")  # so that lines can be told apart without their colours
 
 # What a picture needs beside the page, in a file of its own.
 STYLE = (
@@ -44,6 +46,22 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Key:
+    """An entry of a legend: colour, label, and the pattern of its line, None for a dot."""
+
+    color: str
+    label: str
+    dash: str | None = None
+
+    def sample(self) -> str:
+        """Its mark, 28 x 10 pixels."""
+        if self.dash is None:
+            return f'<circle cx="14" cy="5" r="4.5" fill="{self.color}"/>'
+        dash = f' stroke-dasharray="{self.dash}"' if self.dash else ""
+        return f'<line x1="0" y1="5" x2="28" y2="5" stroke="{self.color}" stroke-width="2.2"{dash}/>'
+
+
+@dataclass(frozen=True)
 class Series:
     """A line, or points alone.
 
@@ -52,7 +70,7 @@ class Series:
         color: such as "#0072b2".
         label: what is told when it is pointed at.
         line: whether the points are joined.
-        dashed: draw the line dashed.
+        dash: pattern of the line as in SVG, such as "6 3"; "" draws it through.
         dots: radius of the points; 0 for none.
         bars: half the height of the error bar at each point.
         opacity: 0..1.
@@ -62,7 +80,7 @@ class Series:
     color: str
     label: str
     line: bool = True
-    dashed: bool = False
+    dash: str = ""
     dots: float = 0
     bars: Sequence[float] = ()
     opacity: float = 1.0
@@ -111,7 +129,7 @@ def plot(
         places = [(across(a), up(b)) for a, b in one.points]
         parts.append(f'<g opacity="{one.opacity:g}"><title>{escape(one.label)}</title>')
         if one.line and len(places) > 1:
-            dash = ' stroke-dasharray="5 3"' if one.dashed else ""
+            dash = f' stroke-dasharray="{one.dash}"' if one.dash else ""
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{one.color}" stroke-width="1.8"{dash}/>')
         for (a, _), (_, value), bar in zip(places, one.points, one.bars, strict=False):
@@ -154,19 +172,18 @@ def heat_map(
             x = left + cell_width * j
             parts.append(f"<g><title>{escape(cell.hint)}</title>")
             fill = "none" if cell.shade is None else BLUE
-            opacity = 0 if cell.shade is None else 0.08 + 0.9 * cell.shade
+            opacity = 0 if cell.shade is None else 0.05 + (DARKEST - 0.05) * cell.shade
             edge = "currentColor" if cell.best or cell.shade is None else "none"
             parts.append(
                 f'<rect x="{x + 1:.1f}" y="{y + 1}" width="{cell_width - 2}" height="{cell_height - 2}" rx="3" '
                 f'fill="{fill}" fill-opacity="{opacity:.2f}" stroke="{edge}" stroke-width="{2.5 if cell.best else 1}" '
                 f'stroke-opacity="{1 if cell.best else 0.2}"/>'
             )
-            ink = "#fff" if cell.shade is not None and cell.shade > 0.5 else "currentColor"
             middle, raised = x + cell_width / 2, 5 if cell.small else 0
             weight = "600" if cell.best else "400"
-            parts.append(_text(middle, y + cell_height / 2 + 4 - raised, cell.text, "middle", weight=weight, fill=ink))
+            parts.append(_text(middle, y + cell_height / 2 + 4 - raised, cell.text, "middle", weight=weight))
             if cell.small:
-                parts.append(_text(middle, y + cell_height / 2 + 14, cell.small, "middle", size=10, fill=ink))
+                parts.append(_text(middle, y + cell_height / 2 + 14, cell.small, "middle", size=10))
             parts.append("</g>")
     return Chart("".join(parts), width, top + cell_height * len(rows) + 8, title)
 
@@ -205,8 +222,8 @@ def dots(rows: Sequence[Row], title: str, axis: Axis) -> Chart:
     return Chart("".join(parts), width, bottom + 44, title)
 
 
-def sheet(charts: Sequence[Chart], legend: Sequence[tuple[str, str]], columns: int = 2) -> Chart:
-    """Several charts in one picture, with their legend of (colour, label) below."""
+def sheet(charts: Sequence[Chart], legend: Sequence[Key], columns: int = 2) -> Chart:
+    """Several charts in one picture, with their legend below."""
     columns = min(columns, len(charts))
     width, height = max(chart.width for chart in charts), max(chart.height for chart in charts)
     parts = [
@@ -214,11 +231,10 @@ def sheet(charts: Sequence[Chart], legend: Sequence[tuple[str, str]], columns: i
         for i, chart in enumerate(charts)
     ]
     y = height * -(-len(charts) // columns)
-    for color, words in legend:
+    for key in legend:
         y += 20
-        parts.append(f'<rect x="14" y="{y - 10:.0f}" width="16" height="10" rx="2" fill="{color}"/>')
-        parts.append(_text(38, y, words))
-    longest = max((38 + CHARACTER * len(words) for _, words in legend), default=0)
+        parts += [f'<g transform="translate(8 {y - 9:.0f})">{key.sample()}</g>', _text(42, y, key.label)]
+    longest = max((42 + CHARACTER * len(key.label) for key in legend), default=0)
     return Chart("".join(parts), max(width * columns, longest), y + (14 if legend else 0), charts[0].name)
 
 

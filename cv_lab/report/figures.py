@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cv_lab.colours import palette
-from cv_lab.report.chart import GREY, Axis, Cell, Chart, Row, Series, dots, heat_map, plot, sheet
-from cv_lab.report.sections import Section, Setting, text
-from cv_lab.report.wording import count, figure, is_share, seconds, slug, spread
-from cv_lab.study.trials import Trial, number
+from cv_lab.report.chart import DASHES, GREY, Axis, Cell, Chart, Key, Row, Series, dots, heat_map, plot, sheet
+from cv_lab.report.sections import Section, Setting, loss_of, mean, text
+from cv_lab.report.wording import count, seconds, slug
+from cv_lab.study.trials import number
 
 COLORS = 10  # lines that eyes tell apart in one chart; beyond that each setting gets a chart
 PANELS = 12  # small multiples at most
@@ -24,14 +24,14 @@ class Figure:
         title: above.
         caption: what is seen.
         charts: at least one.
-        legend: (colour, label) of what the charts share.
+        legend: of what the charts share.
     """
 
     key: str
     title: str
     caption: str
     charts: list[Chart]
-    legend: list[tuple[str, str]]
+    legend: list[Key]
 
     def svg(self) -> str:
         """All of it in one picture, as a file of its own."""
@@ -43,7 +43,7 @@ def colors(section: Section) -> dict[str, str]:
     labels = [setting.label for setting in section.settings]
     if len(labels) > COLORS:
         return dict.fromkeys(labels, GREY)
-    return dict(zip(labels, (_hex(rgb) for rgb in palette(len(labels)).tolist()), strict=True))
+    return dict(zip(labels, (_hex(_readable(rgb)) for rgb in palette(len(labels)).tolist()), strict=True))
 
 
 def curves(section: Section) -> list[Figure]:
@@ -54,20 +54,22 @@ def curves(section: Section) -> list[Figure]:
         return []
     if len(section.settings) <= COLORS:
         charts = [
-            _curves_of_all(section, settings, f"{split}/{name}", title)
+            _curves_of_all(section, group, f"{split}/{name}", title)
             for name in names
-            for split, title in (("train", f"{name}, training"), ("val", f"{name}, validation"))
-            if any(trial.curve(f"{split}/{name}") for setting in settings for trial in setting.trials)
+            for split, word in (("train", "training"), ("val", "validation"))
+            for group, title in _by_loss(section, settings, name, f"{name}, {word}")
+            if any(trial.curve(f"{split}/{name}") for setting in group for trial in setting.trials)
         ]
         if not charts:
             return []
-        legend = [(color, name) for name, color in colors(section).items() if name in {s.label for s in settings}]
+        present = {s.label for s in settings}
+        legend = [Key(c, name, _dash(section, name)) for name, c in colors(section).items() if name in present]
         seeds = " Seeds of a setting share its colour." if section.seeds > 1 else ""
         caption = f"Every epoch of every trial, of running and failed ones as far as they came.{seeds}"
         return [Figure("curves", "Curves", caption, charts, legend)]
     shown = settings[:PANELS]
     figures = []
-    for name in names:
+    for i, name in enumerate(names):
         charts = [chart for setting in shown if (chart := _curves_of_one(section, setting, settings, name))]
         if charts:
             which = (
@@ -77,8 +79,9 @@ def curves(section: Section) -> list[Figure]:
                 f"One chart for {which}, best first: training dashed, validation drawn through; "
                 "in grey the validation of the others shown."
             )
-            legend = [("#0072b2", "validation"), ("#d55e00", "training (dashed)")]
-            figures.append(Figure(f"curves_{slug(name)}", f"Curves of the {name}", caption, charts, legend))
+            legend = [Key("#0072b2", "validation", ""), Key("#d55e00", "training", DASHES[1])]
+            key = f"curves_{slug(name)}" if i else "curves"
+            figures.append(Figure(key, f"Curves of the {name}", caption, charts, legend))
     return figures
 
 
@@ -98,49 +101,36 @@ def swept(section: Section) -> list[Figure]:
 
 
 def cost(section: Section) -> list[Figure]:
-    """The monitored metric against the seconds of training, a point for each trial."""
-    points = [
-        (trial, spent, trial.best)
-        for trial in section.finished
-        if trial.best is not None and (spent := trial.figure("seconds", "fit"))
-    ]
+    """The monitored metric against the seconds of training, a point for each setting."""
+    points = _costs(section)
     if len(points) < 2:
         return []
-    times = [spent for _, spent, _ in points]
-    color = colors(section)
-    of = {trial.name: setting.label for setting in section.settings for trial in setting.trials}
+    times = [spent for _, spent in points]
+    color, unit = colors(section), section.unit(section.monitor)
     series = [
         Series(
-            [(spent, best)],
-            color[of[trial.name]],
-            f"{section.label(trial)}: {figure(section.monitor, best)} in {seconds(spent)} s",
+            [(spent, setting.mean)],
+            color[setting.label],
+            f"{setting.label}: {unit.value(setting.mean)} in {seconds(spent)} s",
             line=False,
             dots=5,
             opacity=0.85 if len(points) < 100 else 0.5,
         )
-        for trial, spent, best in points
+        for setting, spent in points
     ]
-    front = _front(section, points)
+    front = front_of(section)
     if len(front) > 1:
-        series.insert(0, Series([(t, b) for _, t, b in front], GREY, "no trial is both faster and better", dashed=True))
+        line = [(spent, setting.mean) for setting, spent in front]
+        series.insert(0, Series(line, GREY, "no setting is both faster and better", dash=DASHES[1]))
     wide = max(times) > 20 * min(times)
-    chart = plot(
-        series,
-        f"{section.monitor} against cost",
-        Axis("seconds of training", log=wide),
-        Axis("", percent=is_share(section.monitor)),
+    title = f"{section.monitor} against cost"
+    chart = plot(series, title, Axis("seconds of training", log=wide), Axis("", percent=unit.is_share))
+    legend = [Key(color, name) for name, color in color.items()] if len(section.settings) <= COLORS else []
+    caption = (
+        "A point for each setting, the mean over its seeds. On the dashed line lie those that no other beats in both; "
+        "times of equal work differ by chance."
     )
-    legend = [(color, name) for name, color in color.items()] if len(section.settings) <= COLORS else []
-    caption = "A point for each trial. On the dashed line lie those that no other beats in both."
-    return [
-        Figure(
-            "cost",
-            "Accuracy against cost" if is_share(section.monitor) else "Loss against cost",
-            caption,
-            [chart],
-            legend,
-        )
-    ]
+    return [Figure("cost", title, caption, [chart], legend)]
 
 
 def pair_key(section: Section, a: str, b: str) -> str:
@@ -149,52 +139,65 @@ def pair_key(section: Section, a: str, b: str) -> str:
     return f"heat_map_{slug(down)}_x_{slug(across)}"
 
 
-def front_of(section: Section) -> list[Trial]:
-    """The finished trials that no other beats in both metric and seconds, fastest first."""
-    points = [(t, s, t.best) for t in section.finished if t.best is not None and (s := t.figure("seconds", "fit"))]
-    return [trial for trial, _, _ in _front(section, points)]
-
-
-def _front(section: Section, points: Sequence[tuple[Trial, float, float]]) -> list[tuple[Trial, float, float]]:
-    front: list[tuple[Trial, float, float]] = []
-    for point in sorted(points, key=lambda p: (p[1], -section.better(p[2], 0.0))):
-        if not front or section.better(point[2], front[-1][2]) > 0:
+def front_of(section: Section) -> list[tuple[Setting, float]]:
+    """The settings that no other beats in both metric and seconds of training, fastest first, with these seconds."""
+    front: list[tuple[Setting, float]] = []
+    for point in sorted(_costs(section), key=lambda p: (p[1], -section.better(p[0].mean, 0.0))):
+        if not front or section.better(point[0].mean, front[-1][0].mean) > 0:
             front.append(point)
     return front
+
+
+def _costs(section: Section) -> list[tuple[Setting, float]]:
+    """Settings with their seconds of training, means over seeds."""
+    times = [
+        (setting, mean([spent for trial in setting.finished if (spent := trial.figure("seconds", "fit"))]))
+        for setting in section.judged
+    ]
+    return [(setting, spent) for setting, spent in times if spent is not None]
+
+
+def _by_loss(section: Section, settings: Sequence[Setting], name: str, title: str) -> list[tuple[list[Setting], str]]:
+    """Settings that may share an axis, and its title: values of different loss functions do not compare."""
+    if name != "loss" or len(section.losses) == 1:
+        return [(list(settings), title)]
+    groups = [[s for s in settings if loss_of(s.trials[0]) == loss] for loss in section.losses]
+    return [(group, f"{title}, {loss_of(group[0].trials[0])}") for group in groups if group]
 
 
 def _curves_of_all(section: Section, settings: Sequence[Setting], name: str, title: str) -> Chart:
     color = colors(section)
     series = [
-        Series(trial.curve(name), color[setting.label], section.label(trial), opacity=0.9)
+        Series(trial.curve(name), color[setting.label], section.label(trial), dash=_dash(section, setting.label))
         for setting in settings
         for trial in setting.trials
     ]
-    return plot(series, title, Axis("epoch", whole=True), _axis(name, series))
+    return plot(series, title, Axis("epoch", whole=True), _axis(section, name, series))
 
 
 def _curves_of_one(section: Section, setting: Setting, settings: Sequence[Setting], name: str) -> Chart | None:
     others = [
         Series(trial.curve(f"val/{name}"), GREY, section.label(trial), opacity=0.25)
         for other in settings[:PANELS]
-        if other is not setting
+        if other is not setting and (name != "loss" or loss_of(other.trials[0]) == loss_of(setting.trials[0]))
         for trial in other.trials[:1]
     ]
     own = [
-        Series(trial.curve(f"{split}/{name}"), color, f"{section.label(trial)}, {split}", dashed=split == "train")
+        Series(trial.curve(f"{split}/{name}"), color, f"{section.label(trial)}, {split}", dash=dash)
         for trial in setting.trials
-        for split, color in (("train", "#d55e00"), ("val", "#0072b2"))
+        for split, color, dash in (("train", "#d55e00", DASHES[1]), ("val", "#0072b2", ""))
     ]
     if not any(one.points for one in own):
         return None
-    return plot(others + own, setting.label, Axis("epoch", whole=True), _axis(name, others + own))
+    return plot(others + own, setting.label, Axis("epoch", whole=True), _axis(section, f"val/{name}", others + own))
 
 
-def _axis(name: str, series: Sequence[Series]) -> Axis:
+def _axis(section: Section, name: str, series: Sequence[Series]) -> Axis:
     """Of a metric; logarithmic for losses that span decades, as where one trial diverged."""
     values = [value for one in series for _, value in one.points]
-    log = not is_share(name) and min(values) > 0 and max(values) > 30 * min(values)
-    return Axis("logarithmic" if log else "", log=log, percent=is_share(name))
+    share = section.unit(name).is_share
+    log = not share and min(values) > 0 and max(values) > 30 * min(values)
+    return Axis("logarithmic" if log else "", log=log, percent=share)
 
 
 def _one(section: Section, name: str) -> Figure:
@@ -202,7 +205,8 @@ def _one(section: Section, name: str) -> Figure:
     judged = section.judged
     alone = len(section.names) == 1
     title = f"{section.monitor} by {name}"
-    shares = is_share(section.monitor)
+    unit = section.unit(section.monitor)
+    shares = unit.is_share
     seeds = (
         f" The bars are the standard deviation over up to {count(section.seeds, 'seed')}." if section.seeds > 1 else ""
     )
@@ -218,7 +222,7 @@ def _one(section: Section, name: str) -> Figure:
         Series(
             [(x, score)],
             "#0072b2",
-            f"{section.label(trial)}: {figure(section.monitor, score)}",
+            f"{section.label(trial)}: {unit.value(score)}",
             False,
             dots=3,
             opacity=0.6,
@@ -249,6 +253,7 @@ def _pair(section: Section, down: str, across: str, varied: int) -> Figure | Non
         cells_of.setdefault((text(setting.values[down]), text(setting.values[across])), []).append(setting)
     tops = {key: settings[0].mean for key, settings in cells_of.items() if settings[0].scores}
     worst, best = sorted((min(tops.values()), max(tops.values())), key=lambda value: section.better(value, 0.0))
+    unit = section.unit(section.monitor)
     cells = []
     for row in rows:
         line = []
@@ -259,12 +264,12 @@ def _pair(section: Section, down: str, across: str, varied: int) -> Figure | Non
                 line.append(Cell(settings[0].trials[0].status if settings else "not tried"))
                 continue
             shade = 1.0 if best == worst else (value - worst) / (best - worst)
-            scatter = spread(section.monitor, settings[0].deviation).strip()
-            hint = f"{settings[0].label}: {figure(section.monitor, value)}, {count(len(settings[0].scores), 'seed')}"
-            line.append(Cell(figure(section.monitor, value), scatter, shade, value == best, hint))
+            scatter = unit.spread(settings[0].deviation).strip()
+            hint = f"{settings[0].label}: {unit.value(value)}, {count(len(settings[0].scores), 'seed')}"
+            line.append(Cell(unit.value(value), scatter, shade, value == best, hint))
         cells.append(line)
     title = f"{section.monitor} by {down} and {across}"
-    caption = "The darker the better; the best is framed."
+    caption = "The stronger the colour the better; the best is framed."
     if varied > 2:
         caption += " Of all trials with these two values the best setting is shown."
     if section.seeds > 1:
@@ -290,5 +295,26 @@ def _values(section: Section, name: str) -> list[str]:
     return list(dict.fromkeys(text(value) for value in values))
 
 
-def _hex(rgb: Sequence[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*rgb)
+def _dash(section: Section, label: str) -> str:
+    """The pattern of a setting's lines."""
+    labels = [setting.label for setting in section.settings]
+    return DASHES[labels.index(label) % len(DASHES)]
+
+
+def _readable(rgb: Sequence[int]) -> list[float]:
+    """The colour, if need be darker or lighter, so that it has a contrast of 3 on the light and on the dark page.
+
+    Contrast and luminance are those of the Web Content Accessibility Guidelines 2.2.
+    """
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (value / 255 for value in rgb)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    lowest, highest = 0.13, 0.29  # a contrast of 3 to #15171b and to white
+    if luminance > highest:
+        linear = [v * highest / luminance for v in linear]
+    elif luminance < lowest:
+        linear = [v + (1 - v) * (lowest - luminance) / (1 - luminance) for v in linear]
+    return [255 * (12.92 * v if v <= 0.0031308 else 1.055 * v ** (1 / 2.4) - 0.055) for v in linear]
+
+
+def _hex(rgb: Sequence[float]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*(round(value) for value in rgb))

@@ -1,6 +1,8 @@
 """The report's parts put together, as a page and as Markdown, and written to the study's folder."""
 
+import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +14,11 @@ import jinja2
 
 from cv_lab.files import write_csv, write_text
 from cv_lab.report import figures, pictures, tables
-from cv_lab.report.findings import WARNINGS, findings, reason
+from cv_lab.report.finding import WARNINGS
+from cv_lab.report.findings import details, opening
+from cv_lab.report.latex import escaped
 from cv_lab.report.sections import Section, sections
+from cv_lab.report.trouble import reason
 from cv_lab.report.wording import clean, count, seconds, slug
 from cv_lab.study.read import FIGURES, Study, read_study
 from cv_lab.study.trials import Trial
@@ -27,15 +32,25 @@ class Report:
     notes: list[str]
 
 
+def report_at_end(folder: Path) -> None:
+    """Write the report of a study that has just ended, and say where it is. Raises nothing: the trials count."""
+    try:
+        report = write_report(folder)
+    except Exception as error:
+        print(f"no report: {type(error).__name__}: {error}", file=sys.stderr)
+        return
+    print(*map(clean, report.notes), *report.files[-1:], sep="\n")
+
+
 def write_report(folder: Path) -> Report:
-    """Write ``report.html``, ``report.md``, ``trials.csv`` and ``figures/`` into a study's folder.
+    """Write a study's report into its folder: page, Markdown, LaTeX, ``trials.csv``, ``findings.json``, ``figures/``.
 
     Raises:
         FileNotFoundError: if the folder is no study.
     """
     study = read_study(folder)
     notes = list(study.notes)
-    parts = [_part(study, section, i, notes) for i, section in enumerate(sections(study.trials), 1)]
+    parts = [_part(study, section, i, notes) for i, section in enumerate(sections(study.trials, notes), 1)]
     files: list[Path] = []
 
     def write(path: Path, how: Callable[[Path], None]) -> None:
@@ -47,12 +62,18 @@ def write_report(folder: Path) -> Report:
             notes.append(f"{path.name} could not be written: {error.strerror or error}.")
 
     write(folder / "trials.csv", lambda path: write_csv(path, tables.csv_rows(study.trials)))
+    findings = json.dumps(_findings(parts), indent=2, default=float) + "\n"
+    write(folder / "findings.json", partial(write_text, text=clean(findings)))
     for part in parts:
         for figure in part["figures"]:
             picture = clean(figure.svg())
             write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
     content = {"title": folder.resolve().name, "facts": _facts(study), "sections": parts, "warnings": WARNINGS}
-    for name, template in (("report.md", "page.md.jinja"), ("report.html", "page.html.jinja")):
+    for name, template in (
+        ("report.md", "page.md.jinja"),
+        ("report.tex", "page.tex.jinja"),
+        ("report.html", "page.html.jinja"),
+    ):
         page = clean(_render(template, {**content, "notes": notes}))
         write(folder / name, partial(write_text, text=page))
     return Report(files, notes)
@@ -60,7 +81,6 @@ def write_report(folder: Path) -> Report:
 
 def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[str, Any]:
     """What the templates need of a section."""
-    matrices = {t.name: m for t in section.finished if (m := pictures.matrix(t, notes)) is not None}
 
     def attempt(what: str, make: Callable[[], Any], otherwise: Any) -> Any:
         # A report is made of folders that anything may have happened to; the rest of it must still appear.
@@ -86,16 +106,17 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         "key": key,
         "title": f"{section.task}, judged by {section.monitor}" if section.monitor else section.task,
         "shared": tables.shared(section.trials),
-        "findings": attempt("the findings", lambda: findings(section), []),
-        "settings": attempt("the settings", lambda: tables.settings_table(section), None),
-        "trials": tables.trials_table(section),
+        "opening": attempt("the answer", lambda: opening(section), []),
+        "findings": attempt("the findings", lambda: details(section), []),
+        "results": attempt("the results", lambda: tables.results_table(section), tables.Table([], [])),
+        "trials": tables.trials_table(section) if section.seeds > 1 else None,
         "cost": attempt("the costs", lambda: tables.cost_table(section), tables.Table([], [])),
         "figures": charts,
         "files": {figure.key: f"{prefix}{figure.key}.svg" for figure in charts},
         "anchors": {"trials", *(figure.key for figure in charts)} | ({"failures"} if failed else set()),
         "classes": attempt("the figures of each class", lambda: _classes(section, notes), []),
-        "pictures": [_pictures(study, section, trial, matrices, notes) for trial in _shown(section)],
-        "failures": [_failure(section, trial) for trial in failed],
+        "pictures": [_pictures(study, section, trial, notes) for trial in _shown(section)],
+        "failures": _failures(section, failed),
     }
 
 
@@ -103,10 +124,8 @@ def _shown(section: Section) -> list[Trial]:
     return [t for t in pictures.representatives(section, pictures.SHOWN) if (t.folder / "predictions").is_dir()]
 
 
-def _pictures(
-    study: Study, section: Section, trial: Trial, matrices: dict[str, pictures.Matrix], notes: list[str]
-) -> dict[str, Any]:
-    matrix = matrices.get(trial.name)
+def _pictures(study: Study, section: Section, trial: Trial, notes: list[str]) -> dict[str, Any]:
+    matrix = section.matrices.get(trial.name)
     return {
         "label": section.label(trial),
         "pictures": pictures.pictures(study.folder, trial, notes),
@@ -121,19 +140,45 @@ def _classes(section: Section, notes: list[str]) -> list[tuple[str, tables.Table
         for name, values in pictures.per_class(trial, notes).items():
             if values:
                 found.setdefault(name, {})[section.label(trial)] = values
-    return tables.per_class_tables(found)
+    return tables.per_class_tables(section, found)
 
 
-def _failure(section: Section, trial: Trial) -> dict[str, str]:
-    error = trial.record.get("error")
-    error = error if isinstance(error, dict) else {}
-    return {
-        "label": section.label(trial),
-        "name": trial.name,
-        "reason": reason(trial),
-        "type": str(error.get("type") or ""),
-        "traceback": str(error.get("traceback") or ""),
-    }
+def _failures(section: Section, failed: list[Trial]) -> list[dict[str, Any]]:
+    """Failures by their reason, with the traceback of the first."""
+    by_reason: dict[str, list[Trial]] = {}
+    for trial in failed:
+        by_reason.setdefault(reason(trial), []).append(trial)
+    found = []
+    for why, trials in by_reason.items():
+        error = trials[0].record.get("error")
+        error = error if isinstance(error, dict) else {}
+        found.append(
+            {
+                "count": count(len(trials), "trial"),
+                "labels": [section.label(trial) for trial in trials],
+                "name": trials[0].name,
+                "reason": why,
+                "type": str(error.get("type") or "failed"),
+                "traceback": str(error.get("traceback") or ""),
+            }
+        )
+    return found
+
+
+def _findings(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The content of ``findings.json``."""
+    return [
+        {
+            "section": part["title"],
+            "kind": finding.kind,
+            "sentence": finding.text,
+            "numbers": finding.numbers,
+            "test": finding.test or None,
+            "trials": finding.trials,
+        }
+        for part in parts
+        for finding in (*part["opening"], *part["findings"])
+    ]
 
 
 def _facts(study: Study) -> list[str]:
@@ -161,14 +206,19 @@ def _dirty(study: Study) -> str:
 
 
 def _render(template: str, content: dict[str, Any]) -> str:
+    latex = {"block_start_string": "<%", "block_end_string": "%>"} if template.endswith(".tex.jinja") else {}
+    if latex:  # which has braces and per cents of its own
+        latex |= {"variable_start_string": "<<", "variable_end_string": ">>", "comment_start_string": "<#"}
+        latex |= {"comment_end_string": "#>"}
     environment = jinja2.Environment(
+        **latex,  # type: ignore[arg-type]
         loader=jinja2.PackageLoader("cv_lab.report", "."),
         autoescape=template.endswith(".html.jinja"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["md"] = _markdown
+    environment.filters |= {"md": _markdown, "tex": escaped}
     words = environment.get_template(template).render(content)
     return re.sub(r"\n{3,}", "\n\n", words) if template.endswith(".md.jinja") else words
 

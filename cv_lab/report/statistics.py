@@ -5,6 +5,7 @@ a small study. Tests compare these functions with published tables.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 LEVEL = 0.05  # of significance; intervals cover 1 - LEVEL
 POWER = 0.8  # that a recommended number of seeds has
+MOST_SEEDS = 1000  # beyond which their number is not worth naming
 RESAMPLES = 1000
 LARGEST = 30_000_000  # numbers in a table of resampled weights; more images get fewer resamples
 FEWEST = 200  # resamples whatever the number of images
@@ -87,7 +89,7 @@ def t_quantile(probability: float, df: float) -> float:
     low, high = 0.0, 1.0
     while t_p_value(high, df) / 2 > 1 - probability:
         high *= 2
-    for _ in range(80):
+    for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if t_p_value(middle, df) / 2 > 1 - probability else (low, middle)
     return high
@@ -184,14 +186,17 @@ def seeds_needed(difference: float, deviation: float) -> int | None:
         deviation: standard deviation of the difference in one seed.
 
     Returns:
-        None if it is more than a thousand, or if the two do not say.
+        None if it is more than MOST_SEEDS, or if the two do not say.
     """
     if difference == 0 or deviation == 0:
         return None
-    for n in range(2, 1001):
-        if (t_quantile(1 - LEVEL / 2, n - 1) + t_quantile(POWER, n - 1)) * deviation <= abs(difference) * math.sqrt(n):
-            return n
-    return None
+
+    def enough(n: int) -> bool:
+        quantiles = t_quantile(1 - LEVEL / 2, n - 1) + t_quantile(POWER, n - 1)
+        return quantiles * deviation <= abs(difference) * math.sqrt(n)
+
+    n = 2 + bisect_left(range(2, MOST_SEEDS + 1), True, key=enough)
+    return n if n <= MOST_SEEDS else None
 
 
 def effect_p_value(scores: Floats) -> float:
@@ -232,7 +237,8 @@ def _repeated(contrasts: Floats) -> float:
 def _contrasts(levels: int) -> Floats:
     """Orthonormal contrasts (Helmert's), float (levels - 1, levels)."""
     matrix = np.tril(-np.ones((levels, levels)), -1)[1:] + np.diag(np.arange(levels))[1:]
-    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    contrasts: Floats = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    return contrasts
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cv_lab.study.effects import without_effect
 from cv_lab.study.read import read_study
-from cv_lab.study.table import print_table
 
 LONGEST_STUDY = 200  # bytes of a folder's name; file systems allow 255
 
@@ -34,6 +33,7 @@ class StudySummary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from cv_lab.report.page import write_report  # which --help need not wait for
+        from cv_lab.report.terminal import print_table
         from cv_lab.report.wording import clean
 
         folder = Path(config.hydra.sweep.dir)

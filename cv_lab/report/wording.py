@@ -2,32 +2,54 @@
 
 import re
 from collections.abc import Sequence
-
-from cv_lab.study.trials import is_loss
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric lies in 0..1 and is shown in per cent; all but losses are."""
-    return not is_loss(metric)
+from dataclasses import dataclass
 
 
-def figure(metric: str, value: float | None, decimals: int = 2) -> str:
-    """A metric's value: "71.30 %", or "1.234" of a loss; "" for none."""
-    if value is None:
-        return ""
-    return f"{100 * value:.{decimals}f} %" if is_share(metric) else f"{value:.4g}"
+@dataclass(frozen=True)
+class Unit:
+    """How a metric's values are written, everywhere: in tables, sentences and charts.
+
+    Attributes:
+        unit: "share", a number in 0..1 that is shown in per cent; "plain", the number alone; any other stands behind
+            the number.
+        mode: "max" if larger is better, else "min".
+    """
+
+    unit: str = "plain"
+    mode: str = "max"
+
+    @property
+    def is_share(self) -> bool:
+        return self.unit == "share"
+
+    @property
+    def suffix(self) -> str:
+        """What stands behind a number: " %", "" or such as " px"."""
+        return {"share": " %", "plain": ""}.get(self.unit, f" {self.unit}")
+
+    def value(self, value: float | None) -> str:
+        """A value: "71.30 %", "1.234", "7.25 px"; "" for none."""
+        return "" if value is None else self._number(value, ".2f", ".4g") + self.suffix
+
+    def gap(self, difference: float) -> str:
+        """A difference of two values: "1.20 points" of a share, "0.123", "0.5 px"."""
+        return self._number(difference, ".2f", ".3g") + (" points" if self.is_share else self.suffix)
+
+    def spread(self, deviation: float | None) -> str:
+        """A deviation behind a value: " ± 0.41", or nothing for none."""
+        return "" if deviation is None else " ± " + self._number(deviation, ".2f", ".2g")
+
+    def interval(self, ends: tuple[float, float] | None) -> str:
+        """An interval: "[57.7, 62.0]", in per cent of a share; "" for none."""
+        return "" if ends is None else "[" + ", ".join(self._number(end, ".1f", ".3g") for end in ends) + "]"
+
+    def _number(self, value: float, share: str, other: str) -> str:
+        return format(100 * value, share) if self.is_share else format(value, other)
 
 
-def gap(metric: str, value: float) -> str:
-    """A difference of two values: "1.20 points", or "0.123" of a loss."""
-    return f"{100 * value:.2f} points" if is_share(metric) else f"{value:.3g}"
-
-
-def spread(metric: str, value: float | None) -> str:
-    """A deviation behind a value: " ± 0.41", or nothing for none."""
-    if value is None:
-        return ""
-    return f" ± {100 * value:.2f}" if is_share(metric) else f" ± {value:.2g}"
+def p_value(p: float) -> str:
+    """ "p = 0.012", "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def seconds(value: float | None) -> str:

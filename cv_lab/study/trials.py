@@ -1,10 +1,9 @@
 """One trial as its folder describes it, and what trials of a study are compared by."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from cv_lab.config import split_override
@@ -125,11 +124,6 @@ def implied_parameters(trials: Sequence[Trial], names: Sequence[str]) -> list[st
     return [name for name in names if name not in asked and any(follows(name, other) for other in others)]
 
 
-def rank_settings(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Completed trials in groups that differ in their seed alone, the group of the best mean first."""
-    return sorted(group_by_setting(trials), key=lambda group: -fmean(trial.score for trial in group))
-
-
 def group_by_setting(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials of any status in groups that differ in their seed alone, in the order in which they come."""
     groups: dict[str, list[Trial]] = {}
@@ -139,45 +133,8 @@ def group_by_setting(trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
-def is_loss(metric: str) -> bool:
-    """Whether a metric is a loss; all others lie in 0..1 and are shown in per cent."""
-    return metric.endswith(("loss", "cross_entropy"))
-
-
-def loss_columns(trials: Sequence[Trial]) -> list[str]:
-    """The losses that tables show: plain cross entropy too, where the training's loss on the same images is another."""
-
-    def is_another(metrics: Mapping[str, Any]) -> bool:
-        loss, plain = metrics.get("val/loss"), metrics.get("val/cross_entropy")
-        return isinstance(loss, float) and isinstance(plain, float) and not math.isclose(loss, plain, rel_tol=0.01)
-
-    other = any(is_another(trial.result["metrics"]) for trial in trials if trial.result)
-    return ["train/loss", "val/loss", *(["val/cross_entropy"] if other else [])]
-
-
 def number(value: Any) -> float | None:
     """`value` if it is a finite number, else None."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None
-
-
-def metric_name(trial: Trial) -> str:
-    """For a monitor called "val/accuracy", "accuracy"."""
-    assert trial.result is not None
-    return str(trial.result["monitor"]["name"]).partition("/")[2]
-
-
-def seconds_per_percent(trial: Trial, with_shared: bool = False) -> float | None:
-    """Seconds of training for each percentage point of the monitored metric.
-
-    Args:
-        trial: a completed one.
-        with_shared: count what was computed once for several trials as well, whichever trial ran it.
-    """
-    assert trial.result is not None
-    monitor, seconds = trial.result["monitor"], trial.result["seconds"]["fit"]
-    if with_shared:
-        seconds += sum(trial.shared_seconds.values())
-    percent = trial.unit(monitor["name"]) == "share" and monitor["mode"] == "max"
-    return seconds / (100 * monitor["best"]) if percent and monitor["best"] else None

@@ -21,9 +21,9 @@ from cv_lab.config import KEYS
 from cv_lab.data.memory import keep_large_blocks
 from cv_lab.files import write_json
 from cv_lab.labels import NonFiniteLossError
+from cv_lab.report.terminal import print_trial
 from cv_lab.study.read import read_trial
 from cv_lab.study.record import FolderState, TrialRecord, failed_value, read_records
-from cv_lab.study.table import print_trial
 from cv_lab.study.trials import Trial
 from cv_lab.trial.hardware import visible_gpus
 from cv_lab.trial.train import train_and_test
@@ -75,7 +75,7 @@ def run_trial(config: DictConfig) -> float:
     except Exception as error:
         return _end_failed(record, error)
     if HydraConfig.get().mode == RunMode.RUN and first:
-        print_trial(Trial(record.folder, record.fields, result))
+        print_trial(Trial(record.folder, record.fields, result, epochs=[]))
     best = result["monitor"]["best"]
     return failed_value(HydraConfig.get()) if best is None else float(best)
 

@@ -1,5 +1,6 @@
 """Each finding is provoked by a real small training, and a healthy one has none."""
 
+import csv
 import logging
 from functools import partial
 from pathlib import Path
@@ -107,6 +108,13 @@ def test_segmentation_that_predicts_one_class_is_named(tmp_path: Path, caplog: p
     assert "loss=weighted_cross_entropy" in message
     assert "learning rate" in message
     assert len([record for record in caplog.records if "collapsed" in record.message]) == 1  # not in every epoch
+
+
+def test_messages_have_the_figures_of_the_last_epoch(tmp_path: Path) -> None:
+    found = train(Classification, Greys(learnable=False), 12, tmp_path, model=partial(classifier, width=128))
+    last = list(csv.DictReader((tmp_path / "metrics.csv").open()))[-1]
+    assert found["overfitting"]["epoch"] < 12
+    assert f" to {float(last['val/loss']):.3g} (" in found["overfitting"]["message"]
 
 
 def test_classification_that_predicts_one_class_is_named(tmp_path: Path) -> None:

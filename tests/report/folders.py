@@ -1,13 +1,14 @@
 """Trial folders as trials write them, made up in a moment."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from cv_lab.files import write_csv, write_json
+from cv_lab.files import read_json, write_csv, write_json
 
 PARAMETERS = {"data": "shapes", "task": "classification", "model": "small_cnn", "lr": 0.001, "epochs": 5, "seed": 1}
 
@@ -86,8 +87,19 @@ def make_trial(
             "flops_per_image": 3_000_000,
             "peak_memory_mb": 512.0,
         }
+        written["units"] = units_of(written["metrics"])
         write_json(folder / "result.json", written | result)
     return folder
+
+
+def units_of(metrics: dict[str, float]) -> dict[str, dict[str, str]]:
+    """Units as tasks declare them: losses are plain numbers, all other metrics shares."""
+    plain = {name for name in metrics if name.endswith(("loss", "cross_entropy"))}
+    return {
+        name: {"unit": "plain", "mode": "min"} if name in plain else {"unit": "share", "mode": "max"}
+        for name in metrics
+        if "/" in name
+    }
 
 
 def add_predictions(folder: Path, counts: list[list[int]], classes: list[str]) -> None:
@@ -96,6 +108,23 @@ def add_predictions(folder: Path, counts: list[list[int]], classes: list[str]) -
     write_csv(folder / "predictions" / "confusion_matrix.csv", rows)
     noise = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "predictions" / "gallery.png")
+
+
+def add_test(folder: Path, truth: list[int], wrong: Collection[int], classes: tuple[str, ...] = ("cat", "dog")) -> None:
+    """Add what the test of a classifier says of each image, and the accuracy of that to its result.
+
+    Args:
+        folder: of the trial.
+        truth: class of each image, 0 or 1.
+        wrong: indices of the images that the classifier takes for the other class.
+        classes: names.
+    """
+    answers = [1 - t if i in set(wrong) else t for i, t in enumerate(truth)]
+    np.savez(folder / "test.npz", truth=np.array(truth), prediction=np.array(answers))
+    result = read_json(folder / "result.json")
+    accuracy = sum(a == t for a, t in zip(answers, truth, strict=True)) / len(truth)
+    metrics = result["metrics"] | {"test/accuracy": accuracy}
+    write_json(folder / "result.json", result | {"metrics": metrics, "classes": list(classes)})
 
 
 def failed(message: str, kind: str = "FloatingPointError") -> dict[str, str]:

@@ -2,22 +2,28 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cv_lab.report.findings import findings
 from cv_lab.report.sections import sections
 from cv_lab.study.read import read_study
-from tests.report.folders import failed, make_trial
+from tests.report.folders import add_predictions, add_test, failed, make_trial
 
 
 def told(study: Path) -> dict[str, str]:
     """The findings of a study of one section, by kind; every trial that they name is there."""
-    (section,) = sections(read_study(study).trials)
+    (section,) = sections(read_study(study).trials, [])
     found = findings(section)
     names = {trial.name for trial in section.trials}
     assert all(finding.trials and set(finding.trials) <= names for finding in found)
     return {kind: " ".join(f.text for f in found if f.kind == kind) for kind in dict.fromkeys(f.kind for f in found)}
+
+
+def change_result(folder: Path, **fields: Any) -> None:
+    path = folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def make_grid(study: Path, cells: dict[tuple[str, float], list[float]]) -> None:
@@ -27,65 +33,153 @@ def make_grid(study: Path, cells: dict[tuple[str, float], list[float]]) -> None:
             make_trial(study, f"lr={lr},optimizer={optimizer},seed={seed}", best, parameters=values)
 
 
-@pytest.mark.parametrize(
-    ("second", "judgement"),
-    [
-        ([0.60, 0.62], "9.00 points behind: more than twice the deviation over seeds, 1.41 points"),
-        (
-            [0.68, 0.70],
-            "1.00 points behind: no more than the deviation over seeds, 1.41 points, so these figures do not",
-        ),
-        (
-            [0.67, 0.69],
-            "2.00 points behind: one to two times the deviation over seeds, 1.41 points, so more seeds would",
-        ),
-        ([0.68], "2.00 points behind (one of the two has a single seed, so how much of it is chance is not known)"),
-    ],
-)
-def test_winner_is_compared_with_the_spread_over_seeds(tmp_path: Path, second: list[float], judgement: str) -> None:
-    make_grid(tmp_path, {("adam", 0.1): [0.69, 0.71], ("sgd", 0.1): second})
-    words = told(tmp_path)["winner"]
-    assert words.startswith("Best of 2 settings is adam: val/accuracy 70.00 % ± 1.41, test/accuracy 69.00 %")
-    assert judgement in words
+def test_winner_is_ahead_by_a_test_paired_by_seed(tmp_path: Path) -> None:
+    # Differences of 9, 10 and 11 points: t = 10 / (1 / sqrt(3)) = 17.32, df 2, p = 0.0033; 10 -+ 4.303 / sqrt(3)
+    make_grid(tmp_path, {("adam", 0.1): [0.69, 0.71, 0.73], ("sgd", 0.1): [0.60, 0.61, 0.62]})
+    assert told(tmp_path)["winner"] == (
+        "Best of 2 settings is optimizer adam: val/accuracy 71.00 % ± 2.00 (mean ± standard deviation of 3 seeds), "
+        "test/accuracy 70.00 %. It is ahead of optimizer sgd by 10.00 points [7.5, 12.5] over 3 seeds "
+        "(t test paired by seed, p = 0.0033)."
+    )
+
+
+def test_what_is_not_told_apart_says_how_many_seeds_would(tmp_path: Path) -> None:
+    make_grid(tmp_path, {("adam", 0.1): [0.69, 0.72, 0.70], ("sgd", 0.1): [0.68, 0.69, 0.71]})
+    found = told(tmp_path)
+    assert "winner" not in found
+    # Differences of 1, 3 and -1 points: mean 1, deviation 2; d = 0.5 needs 34 seeds (Cohen, 1988)
+    assert "Highest of 2 settings is optimizer adam" in found["highest"]
+    assert "It is not told apart from optimizer sgd (ahead by 1.00 points [-4.0, 6.0] over 3 seeds" in found["highest"]
+    assert "; about 34 seeds would tell)." in found["highest"]
+
+
+def test_settings_without_common_seeds_are_compared_as_independent(tmp_path: Path) -> None:
+    for optimizer, seeds, mean in (("adam", (1, 2, 3), 0.7), ("sgd", (4, 5, 6), 0.5)):
+        for seed in seeds:
+            best = mean + (seed % 3) / 100
+            make_trial(tmp_path, f"{optimizer}{seed}", best, parameters={"optimizer": optimizer, "seed": seed})
+    assert "(Welch's t test, p < 0.001)" in told(tmp_path)["winner"]
+
+
+def test_exact_ties_are_no_differences(tmp_path: Path) -> None:
+    cells = {("adam", 0.1): 0.3, ("adam", 0.01): 0.3, ("adam", 0.001): 0.2, ("sgd", 0.1): 0.2, ("sgd", 0.01): 0.3}
+    make_grid(tmp_path, {key: [value] for key, value in cells.items()})
+    found = told(tmp_path)
+    words = " ".join(found.values())
+    assert found["highest"].startswith("Highest of 5 settings is lr 0.01, optimizer adam")
+    assert "Equal to it are lr 0.01, optimizer sgd and lr 0.1, optimizer adam." in words
+    assert "Next come lr 0.001, optimizer adam and lr 0.1, optimizer sgd with 20.00 %" in words
+    assert " 0.00 points" not in words
+    assert "differs" not in words
+    assert "for every optimizer tried" in found["parameter"]  # 0.01 is among the best of both
+    assert "edge" not in found
+
+
+def test_ties_over_seeds_are_equal_too(tmp_path: Path) -> None:
+    make_grid(tmp_path, {("adam", 0.1): [0.3, 0.4], ("sgd", 0.1): [0.4, 0.3]})
+    assert "Equal to it is optimizer" in told(tmp_path)["highest"]
 
 
 def test_one_seed_is_called_one_seed(tmp_path: Path) -> None:
     make_grid(tmp_path, {("adam", 0.1): [0.7], ("sgd", 0.1): [0.5]})
     found = told(tmp_path)
-    assert "(one seed)" in found["winner"]
-    assert "one seed each, so how much of it is chance is not known" in found["winner"]
-    assert "with one seed, so nothing above is compared with chance" in found["seeds"]
+    assert "winner" not in found
+    assert "(one seed)" in found["highest"]
+    assert "one seed each, so how much of it is chance is not known" in found["highest"]
+    assert "with one seed, so nothing is known of other seeds" in found["seeds"]
+
+
+def test_networks_of_one_seed_are_compared_on_the_same_images(tmp_path: Path) -> None:
+    for name, wrong in (("adam", range(100)), ("sgd", range(70, 200))):
+        folder = make_trial(tmp_path, name, 0.9 - len(wrong) / 1000, parameters={"optimizer": name})
+        add_test(folder, [i % 2 for i in range(1000)], wrong)
+    found = told(tmp_path)
+    # 100 images only adam gets right, 70 only sgd: scipy.stats.binomtest(70, 170).pvalue is 0.02584
+    assert "test/accuracy 90.00 % [88.2, 91.8] on 1,000 test images" in found["highest"]
+    assert "It is ahead of optimizer sgd by 3.00 points [" in found["highest"]
+    assert "on the same 1,000 test images, one seed each (McNemar's exact test, p = 0.026)" in found["highest"]
+    assert "Another seed may turn this round." in found["highest"]
+    assert "baseline" not in found
+
+
+def test_images_in_another_order_are_not_compared(tmp_path: Path) -> None:
+    for name, shift in (("adam", 0), ("sgd", 1)):
+        folder = make_trial(tmp_path, name, 0.5 + shift / 10, parameters={"optimizer": name})
+        add_test(folder, [(i + shift) % 2 for i in range(100)], range(10))
+    assert "how much of it is chance is not known" in told(tmp_path)["highest"]
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_study_that_beats_no_baseline_says_so_first(tmp_path: Path, with_images: bool) -> None:
+    for i, correct in enumerate((61, 55)):
+        folder = make_trial(tmp_path, f"t{i}", correct / 100, parameters={"lr": 0.1 * (i + 1)})
+        truth = [0] * 60 + [1] * 40
+        if with_images:
+            add_test(folder, truth, range(100 - correct))
+        else:
+            add_predictions(folder, [[correct - 20, 80 - correct], [20, 20]], ["cat", "dog"])
+            metrics = json.loads((folder / "result.json").read_text())["metrics"]
+            change_result(folder, images={"test": 100}, metrics=metrics | {"test/accuracy": correct / 100})
+    (section,) = sections(read_study(tmp_path).trials, [])
+    first = findings(section)[0].text
+    assert first == "No setting is shown to beat always answering “cat”, which gives test/accuracy 60.00 %."
 
 
 def test_lower_losses_win_and_are_no_per_cent(tmp_path: Path) -> None:
     for lr, best in ((0.1, 0.5), (0.01, 2.25)):
+        folder = make_trial(tmp_path, f"lr={lr}", best, parameters={"lr": lr}, monitor="val/loss")
         monitor = {"name": "val/loss", "mode": "min", "best": best, "epoch": 1, "validation": "split"}
-        make_trial(tmp_path, f"lr={lr}", best, parameters={"lr": lr}, monitor="val/loss")
-        path = tmp_path / f"lr={lr}" / "result.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"monitor": monitor}))
-    assert "Best of 2 settings is lr 0.1: val/loss 0.5" in told(tmp_path)["winner"]
+        change_result(folder, monitor=monitor)
+    assert "Lowest of 2 settings is lr 0.1: val/loss 0.5 (one seed)" in told(tmp_path)["highest"]
 
 
-def test_best_learning_rate_that_differs_by_optimizer_is_told_with_its_cost(tmp_path: Path) -> None:
+def test_metric_that_is_no_share_is_no_per_cent(tmp_path: Path) -> None:
+    for lr, best in ((0.1, 7.25), (0.01, 9.5)):
+        folder = make_trial(tmp_path, f"lr={lr}", best, parameters={"lr": lr}, monitor="val/rmse")
+        monitor = {"name": "val/rmse", "mode": "min", "best": best, "epoch": 1, "validation": "split"}
+        units = {f"{split}/rmse": {"unit": "px", "mode": "min"} for split in ("train", "val", "test")}
+        change_result(folder, monitor=monitor, units=units)
+    words = " ".join(told(tmp_path).values())
+    assert "val/rmse 7.25 px (one seed), test/rmse 7.24 px" in words
+    assert "with 9.5 px, 2.25 px behind" in words
+    assert "%" not in words
+
+
+def test_interaction_is_claimed_from_the_whole_grid(tmp_path: Path) -> None:
     cells = {("adam", 0.01): 0.4, ("adam", 0.001): 0.7, ("sgd", 0.01): 0.65, ("sgd", 0.001): 0.5}
-    make_grid(tmp_path, {key: [value, value + 0.01] for key, value in cells.items()})
+    noise = ([0, 1, 2, 0], [2, 0, 1, 1], [1, 2, 0, 1])
+    make_grid(tmp_path, {k: [v + n[i] / 100 for n in noise] for i, (k, v) in enumerate(cells.items())})
     words = told(tmp_path)["interaction"]
-    assert words.startswith("The best lr differs by optimizer: 0.001 for adam and 0.01 for sgd.")
-    assert "With 0.001 for all, sgd falls 15.00 points behind its own best: more than twice" in words
+    assert words.startswith("lr and optimizer interact: the best figures are at 0.001 for adam and 0.01 for sgd (")
+    assert "test over the whole grid, 3 seeds, p = " in words
 
 
-def test_interaction_within_the_spread_is_called_chance(tmp_path: Path) -> None:
-    cells = {("adam", 0.01): 0.4, ("adam", 0.001): 0.7, ("sgd", 0.01): 0.605, ("sgd", 0.001): 0.6}
-    make_grid(tmp_path, {key: [value, value + 0.03] for key, value in cells.items()})
-    words = told(tmp_path)["interaction"]
-    assert "this may be chance" in words
-    assert "differs" not in words
+def test_no_interaction_is_claimed_within_the_spread(tmp_path: Path) -> None:
+    cells = {("adam", 0.01): 0.4, ("adam", 0.001): 0.42, ("sgd", 0.01): 0.41, ("sgd", 0.001): 0.39}
+    noise = ([0, 9, 2, 3], [2, 0, 6, 1], [5, 2, 0, 8])
+    make_grid(tmp_path, {k: [v + n[i] / 100 for n in noise] for i, (k, v) in enumerate(cells.items())})
+    found = told(tmp_path)
+    assert not {"interaction", "effect", "winner"} & found.keys()
+    assert "No interaction of optimizer and lr is shown (test over the whole grid, 3 seeds, p = " in found["parameter"]
+    assert "No effect of lr is shown: 0.001 (" in found["parameter"]
 
 
-def test_same_best_value_everywhere_is_told_too(tmp_path: Path) -> None:
-    cells = {("adam", 0.01): 0.4, ("adam", 0.001): 0.7, ("sgd", 0.01): 0.3, ("sgd", 0.001): 0.5}
-    make_grid(tmp_path, {key: [value] for key, value in cells.items()})
-    assert told(tmp_path)["interaction"] == "The best lr is 0.001 for every optimizer tried (adam, sgd)."
+def test_effect_of_a_parameter(tmp_path: Path) -> None:
+    cells = {(o, lr): 0.4 + 0.2 * (lr == 0.1) for o in ("adam", "sgd") for lr in (0.1, 0.01)}
+    noise = ([0, 1, 2, 0], [2, 0, 1, 1], [1, 2, 0, 1])
+    make_grid(tmp_path, {k: [v + n[i] / 100 for n in noise] for i, (k, v) in enumerate(cells.items())})
+    assert told(tmp_path)["effect"].startswith("lr matters: 0.1 (61.00 %) and 0.01 (40.83 %), means over all other ")
+
+
+def test_missing_cells_leave_a_smaller_grid(tmp_path: Path) -> None:
+    cells = {(o, lr): 0.4 + 0.2 * (lr == 0.1) for o in ("adam", "sgd", "rmsprop") for lr in (0.1, 0.01)}
+    del cells["rmsprop", 0.01]
+    noise = ([0, 1, 2, 0, 1], [2, 0, 1, 1, 0], [1, 2, 0, 1, 2])
+    make_grid(tmp_path, {k: [v + n[i] / 100 for n in noise] for i, (k, v) in enumerate(cells.items())})
+    found = told(tmp_path)
+    assert "lr matters: 0.1 (" in found["effect"]
+    assert "No effect of optimizer is shown: adam (" in found["parameter"]
+    assert "rmsprop left out, where settings have no result" in found["parameter"]
 
 
 def test_best_value_at_the_edge_of_what_was_tried(tmp_path: Path) -> None:
@@ -98,15 +192,16 @@ def test_curves_of_a_trial_without_a_result_are_judged(tmp_path: Path) -> None:
     make_trial(tmp_path, "well", 0.5)
     losses = [2.0, 1.0, 3.0, 9.0, 1.2e10]
     make_trial(tmp_path, "bad", None, "interrupted", parameters={"lr": 0.1}, train_loss=losses)
-    found = told(tmp_path)["diverged"]
-    assert found.startswith("1 of 2 trials diverged. lr 0.1: ")
-    assert "rose from 1 in epoch 2 to 1.2e+10" in found
+    found = told(tmp_path)
+    assert found["diverged"].startswith("1 of 2 trials diverged. lr 0.1: ")
+    assert "rose from 1 in epoch 2 to 1.2e+10" in found["diverged"]
+    assert found["trouble"] == "Of 2 trials, 1 diverged and 1 has no result."
 
 
 def test_healthy_trials_raise_no_warning(tmp_path: Path) -> None:
     make_trial(tmp_path, "a", 0.5)
     make_trial(tmp_path, "b", 0.45, parameters={"lr": 0.1})
-    kinds = {"diverged", "overfitted", "underfitted", "collapsed", "failed", "unfinished"}
+    kinds = {"diverged", "overfitted", "underfitted", "collapsed", "failed", "unfinished", "trouble", "losses"}
     assert not kinds & told(tmp_path).keys()
 
 
@@ -122,23 +217,35 @@ def test_two_trials_are_quoted_others_named_and_advice_is_given_once(tmp_path: P
         message = f"{share} % of all pixels are background. Try class weights"
         finding = {"kind": "collapse", "epoch": 2, "message": message, "recovered": None}
         make_trial(tmp_path, name, 0.5, parameters={"lr": share}, findings=[finding])
+    kept = "; the kept checkpoint, of epoch 5, has this too"
     assert told(tmp_path)["collapsed"] == (
-        "3 of 3 trials collapsed. lr 97: from epoch 2 on, 97 % of all pixels are background. "
-        "lr 98: from epoch 2 on, 98 % of all pixels are background. Likewise lr 99. Try class weights."
+        f"3 of 3 trials collapsed. lr 97: since epoch 2, 97 % of all pixels are background{kept}. "
+        f"lr 98: since epoch 2, 98 % of all pixels are background{kept}. Likewise lr 99. Try class weights."
     )
 
 
-def test_findings_of_a_trial_itself_are_quoted_unless_it_recovered(tmp_path: Path) -> None:
-    messages = [
-        {"kind": "collapse", "epoch": 2, "message": "97 % of all pixels are background", "recovered": None},
-        {"kind": "overfitting", "epoch": 3, "message": "never mind", "recovered": 4},
-        {"kind": "of_another_day", "epoch": 1, "message": "strange", "recovered": None},
-    ]
-    make_trial(tmp_path, "a", 0.5, findings=messages)
+@pytest.mark.parametrize(
+    ("epoch", "recovered", "expected"),
+    [
+        (2, None, "since epoch 2, 97 % are background; the kept checkpoint, of epoch 3, has this too."),
+        (4, None, "since epoch 4, 97 % are background; the kept checkpoint, of epoch 3, is from before."),
+        (2, 4, "from epoch 2 until it recovered in epoch 4, 97 % are background; the kept checkpoint, of epoch 3, is"),
+        (2, 3, None),
+    ],
+)
+def test_findings_say_whether_the_kept_checkpoint_has_them(
+    tmp_path: Path, epoch: int, recovered: int | None, expected: str | None
+) -> None:
+    finding = {"kind": "collapse", "epoch": epoch, "message": "97 % are background", "recovered": recovered}
+    make_trial(tmp_path, "a", 0.5, values=[0.1, 0.2, 0.5, 0.4, 0.3], findings=[finding])
     found = told(tmp_path)
-    assert "from epoch 2 on, 97 % of all pixels are background." in found["collapsed"]
-    assert "overfitted" not in found
-    assert "from epoch 1 on, strange." in found["told"]
+    assert expected in found["collapsed"] if expected else "collapsed" not in found
+
+
+def test_findings_of_an_unknown_kind_are_quoted(tmp_path: Path) -> None:
+    finding = {"kind": "of_another_day", "epoch": 1, "message": "strange", "recovered": None}
+    make_trial(tmp_path, "a", 0.5, findings=[finding])
+    assert "since epoch 1, strange" in told(tmp_path)["told"]
 
 
 def test_failures_of_one_reason_are_one_finding(tmp_path: Path) -> None:
@@ -167,25 +274,42 @@ def test_where_more_epochs_stopped_helping(tmp_path: Path) -> None:
     )
 
 
-def test_nearly_as_good_for_less_time(tmp_path: Path) -> None:
-    make_trial(tmp_path, "slow", 0.5, seconds=100.0)
-    make_trial(tmp_path, "quick", 0.495, parameters={"lr": 0.1}, seconds=25.0)
+def test_nearly_as_good_for_less_work(tmp_path: Path) -> None:
+    make_trial(tmp_path, "slow", 0.5, parameters={"model": "large"}, seconds=100.0)
+    make_trial(tmp_path, "quick", 0.495, parameters={"model": "small"}, seconds=25.0)
     assert (
-        "lr 0.1 comes within 0.50 points of the best trial in 25 s of training instead of 100 s (25 %"
+        "model small comes within 0.50 points of the best setting in 25 s of training instead of 100 s (25 %"
         in told(tmp_path)["cost"]
     )
+
+
+def test_times_of_equal_work_are_not_compared(tmp_path: Path) -> None:
+    make_trial(tmp_path, "slow", 0.5, seconds=100.0)
+    make_trial(tmp_path, "quick", 0.495, parameters={"lr": 0.1}, seconds=25.0)
+    assert "cost" not in told(tmp_path)
 
 
 def test_caveats(tmp_path: Path) -> None:
     monitor = {"name": "val/accuracy", "mode": "max", "best": 0.5, "epoch": 5, "validation": "test"}
     make_trial(tmp_path, "a", 0.5, parameters={"lr": 0.1})
-    path = make_trial(tmp_path, "b", 0.5) / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"monitor": monitor}))
+    change_result(make_trial(tmp_path, "b", 0.5), monitor=monitor)
     make_trial(tmp_path, "c", None, "interrupted", {"lr": 0.2})
     found = told(tmp_path)
-    assert found["biased"].startswith("1 of 3 trials validated on the test set")
+    assert found["biased"].startswith("1 of 2 finished trials validated on the test set, which so chose the epoch and")
     assert found["unfinished"].startswith("1 of 3 trials is without a result")
-    assert "Equal to it is" in found["winner"]
+    assert "Equal to it is" in found["highest"]
+
+
+def test_losses_of_different_functions_are_told(tmp_path: Path) -> None:
+    for loss in ("focal", "cross_entropy"):
+        make_trial(tmp_path, loss, 0.5, parameters={"loss": loss})
+    assert told(tmp_path)["losses"].startswith("The trials train with 2 loss functions")
+
+
+def test_trials_judged_by_different_losses_are_not_compared(tmp_path: Path) -> None:
+    for loss, best in (("focal", 0.1), ("cross_entropy", 0.5)):
+        make_trial(tmp_path, loss, best, parameters={"loss": loss}, monitor="val/loss")
+    assert len(sections(read_study(tmp_path).trials, [])) == 2
 
 
 def test_search_names_where_its_best_lie(tmp_path: Path) -> None:

@@ -5,20 +5,29 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from cv_lab import files
 from cv_lab.files import read_json, write_csv, write_json
+from cv_lab.report.latex import escaped
 from cv_lab.report.page import write_report
+from cv_lab.report.sections import sections
 from cv_lab.report.summary import StudySummary
-from tests.report.folders import add_predictions, failed, make_trial
+from cv_lab.report.tables import results_table
+from cv_lab.report.terminal import print_table
+from cv_lab.report.terminal import to_grid as terminal_grid
+from cv_lab.study.read import read_study
+from tests.report.folders import add_predictions, add_test, failed, make_trial
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,8 +90,10 @@ def test_table_marks_the_best_and_tells_why_others_failed(tmp_path: Path) -> Non
     assert "the loss is nan at step 7" in page
     assert "Traceback (most recent call last)" in page
     assert "5 of 5 epochs so far" in page
-    assert "**best** 0.001 | adam | 2 | completed" in markdown
-    assert "| 0.001 | adam | 2 | 71.50 % ± 0.71 |".replace("| 0.001", "**best** 0.001") in markdown
+    assert "**best** 0.001 | adam | 1 | 71.00 %" in markdown
+    assert "**best** 0.001 | adam | 2 | 72.00 %" in markdown
+    assert markdown.count("**best** 0.001 | adam | 1 |") == 1
+    assert "| 0.001 | adam | 71.50 % ± 0.71 |".replace("| 0.001", "**best** 0.001") in markdown
 
 
 def test_weight_decay_of_the_optimizers_own_is_shown_but_judged_with_its_optimizer(tmp_path: Path) -> None:
@@ -92,16 +103,16 @@ def test_weight_decay_of_the_optimizers_own_is_shown_but_judged_with_its_optimiz
         record = read_json(folder / "trial.json")
         write_json(folder / "trial.json", record | {"overrides": [f"optimizer={optimizer}"]})
     _, markdown, _ = report(tmp_path)
-    assert r"| optimizer | weight\_decay | status |" in markdown
-    assert "| adamw | 0.01 | completed |".replace("| adamw", "**best** adamw") in markdown
+    assert r"| optimizer | weight\_decay | val/accuracy |" in markdown
+    assert "**best** adamw | 0.01 | 70.00 % |" in markdown
     assert "Values of weight" not in markdown
     assert not list((tmp_path / "figures").glob("*weight_decay*"))
 
 
 def test_plain_cross_entropy_stands_beside_a_loss_that_is_another(tmp_path: Path) -> None:
-    for smoothing, entropy in ((0.0, 0.7), (0.1, 0.456)):
-        metrics = {"val/loss": 0.7 + smoothing, "val/cross_entropy": entropy}
-        make_trial(tmp_path, f"{smoothing}", 0.5, parameters={"label_smoothing": smoothing}, metrics=metrics)
+    for rate, entropy in ((0.0, 0.7), (0.1, 0.456)):
+        metrics = {"val/loss": 0.7 + rate, "val/cross_entropy": entropy}
+        make_trial(tmp_path, f"{rate}", 0.5, parameters={"lr": rate}, metrics=metrics)
     _, markdown, _ = report(tmp_path)
     assert r"| val/loss | val/cross\_entropy |" in markdown
     assert "| 0.8 | 0.456 |" in markdown
@@ -190,20 +201,20 @@ def test_tasks_get_sections_of_their_own(tmp_path: Path) -> None:
     page, markdown, _ = report(tmp_path)
     assert "classification, judged by val/accuracy" in page
     assert "semantic\\_segmentation, judged by val/mean\\_iou" in markdown
-    assert "Best of 2 settings is b" in page
-    assert "| road \\<1\\> | 10.0 % | 10.0 % |" in markdown
+    assert "Highest of 2 settings is loss b: val/mean_iou 40.00 %" in page
+    assert "| road \\<1\\> | 10.00 % | 10.00 % |" in markdown
     assert "no mask for 1.png" in page
 
 
 def test_tables_of_classes_are_shown_whatever_their_figures(tmp_path: Path) -> None:
-    folder = make_trial(tmp_path, "a", 0.5)
+    folder = make_trial(tmp_path, "a", 0.5, metrics={"test/AP": 0.5})  # which says that it is a share
     write_csv(
         folder / "predictions" / "classes.csv",
         [{"class": "cat", "images": 9, "AP": 0.25}, {"class": "dog", "images": 8, "AP": 0.75}],
     )
     _, markdown, _ = report(tmp_path)
     assert "### AP of each class" in markdown
-    assert markdown.index("| cat | 9 | 25.0 % |") < markdown.index("| dog | 8 | 75.0 % |")
+    assert markdown.index("| cat | 9 | 25.00 % |") < markdown.index("| dog | 8 | 75.00 % |")
     assert "images of each class" not in markdown
 
 
@@ -239,6 +250,9 @@ def test_names_and_messages_are_escaped(tmp_path: Path) -> None:
     for picture in (tmp_path / "figures").iterdir():
         assert "<script>" not in picture.read_text()
     assert not (tmp_path.parent / "escaped").exists()
+    words = (tmp_path / "report.tex").read_text()
+    assert r"\textless{}script\textgreater{}" in words
+    assert "<script>" not in words
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:
@@ -384,3 +398,146 @@ def test_multirun_ends_with_the_report(tmp_path: Path, capsys: pytest.CaptureFix
     damage(tmp_path / "failing", "trial.json", "{")
     StudySummary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert "failing is left out" in (tmp_path / "report.md").read_text()
+
+
+def test_answer_comes_first_and_findings_are_kept_for_programs(tmp_path: Path) -> None:
+    grid(tmp_path)
+    page, markdown, _ = report(tmp_path)
+    assert page.index('<p class="answer">') < page.index("<table") < page.index("<svg")
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert found[0]["sentence"].startswith("Highest of 4 settings is ")
+    assert found[0].keys() == {"section", "kind", "sentence", "numbers", "test", "trials"}
+    assert found[0]["numbers"]["mean"] == pytest.approx(0.715)
+    assert all(one["trials"] for one in found)
+    assert "Highest of 4 settings is" in markdown
+
+
+def test_equal_failures_share_one_box(tmp_path: Path) -> None:
+    for i in range(60):
+        make_trial(tmp_path, f"t{i}", None, "failed", {"lr": float(i)}, error=failed("no such file"))
+    page, _, _ = report(tmp_path)
+    assert page.count('class="failure"') == 1
+    assert "60 trials: no such file." in page
+
+
+def test_same_figure_has_the_same_value_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, wrong in enumerate((30, 50)):
+        folder = make_trial(tmp_path, f"t{i}", 0.7 - i / 10, parameters={"lr": 0.1 * (i + 1)})
+        add_test(folder, [0, 1] * 100, range(wrong))
+    page, markdown, notes = report(tmp_path)
+    print_table(read_study(tmp_path).trials)
+    printed = capsys.readouterr().out
+    assert notes == []
+    for text in (page, printed, markdown.replace("\\", "")):
+        assert "85.00 % [80.0, 89.5]" in text  # 170 of 200: about 85 -+ 1.96 * 2.52
+        assert "75.00 % [69.0, 81.0]" in text
+        assert "50.00 %" in text  # of always answering one class
+    with (tmp_path / "trials.csv").open() as file:
+        assert [float(row["test/accuracy"]) for row in csv.DictReader(file)] == [0.85, 0.75]
+
+
+def test_validation_on_the_test_set_is_said_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monitor = {"name": "val/accuracy", "mode": "max", "best": 0.5, "epoch": 5, "validation": "test"}
+    make_trial(tmp_path, "a", 0.5, monitor="val/accuracy")
+    result = read_json(tmp_path / "a" / "result.json")
+    write_json(tmp_path / "a" / "result.json", result | {"monitor": monitor})
+    page, markdown, _ = report(tmp_path)
+    print_table(read_study(tmp_path).trials)
+    for text in (page, markdown, capsys.readouterr().out, (tmp_path / "findings.json").read_text()):
+        assert "validated on the test set" in text
+    assert "test" in (tmp_path / "trials.csv").read_text().splitlines()[1].split(",")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        (None, "a is shown without intervals from its images: test.npz is damaged ("),
+        ({"truth": [0, 1]}, "test.npz is damaged (it lacks prediction)"),
+        ({"truth": [0, 1], "prediction": [0]}, "test.npz is damaged (its arrays have the shapes"),
+        ({"truth": [0, -1], "prediction": [0, 0]}, "test.npz is damaged (it holds no counts)"),
+        ({"truth": [0, 1], "prediction": [0, 0]}, "gives a test/accuracy of 0.5, result.json says 0.49"),
+        ({"truth": np.array([{}, 0]), "prediction": [0, 0]}, "test.npz is damaged (Object arrays cannot be loaded"),
+    ],
+)
+def test_figures_without_an_interval_say_why(tmp_path: Path, arrays: dict | None, told: str) -> None:
+    folder = make_trial(tmp_path, "a", 0.5, metrics={"test/accuracy": 0.49})
+    if arrays is None:
+        (folder / "test.npz").write_bytes(b"PK and more")
+    else:
+        np.savez(folder / "test.npz", **{name: np.array(values) for name, values in arrays.items()})
+    page, _, notes = report(tmp_path)
+    assert any(told.replace("gives", "give") in note for note in notes), notes
+    assert "49.00 %" in page
+
+
+def test_intervals_of_segmentation_are_those_of_its_images(tmp_path: Path) -> None:
+    folder = make_trial(tmp_path, "a", 0.5, monitor="val/mean_iou", metrics={"test/mean_iou": 0.375})
+    # Two classes with intersections over unions of 6 / 12 and 2 / 8, summed over images that all are alike.
+    intersection, union = np.tile([3, 1], (2, 1)), np.tile([6, 4], (2, 1))
+    np.savez(folder / "test.npz", intersection=intersection, union=union, support=union)
+    _, markdown, notes = report(tmp_path)
+    assert notes == []
+    assert "37.50 %" in markdown
+    assert "always “cat” |" in markdown.replace("\\", "")
+    assert "| 30.00 % |" in markdown  # 12 of 20 pixels are of the first class, and the other class has an IoU of 0
+
+
+def test_values_of_different_losses_share_neither_column_nor_axis(tmp_path: Path) -> None:
+    for loss, value in (("focal", 0.1), ("cross_entropy", 3.0)):
+        metrics = {"val/cross_entropy": value}
+        make_trial(tmp_path, loss, 0.5, parameters={"loss": loss}, metrics=metrics, val_loss=[value] * 5)
+    page, markdown, _ = report(tmp_path)
+    assert "train/loss" not in markdown
+    assert r"val/cross\_entropy |" in markdown
+    assert page.count("loss, validation, loss focal") == page.count("loss, validation, loss cross_entropy") > 0
+
+
+def test_best_means_the_best_mean_over_seeds_everywhere(tmp_path: Path) -> None:
+    for optimizer, scores in (("steady", (0.60, 0.61)), ("lucky", (0.9, 0.1))):
+        for seed, best in enumerate(scores, 1):
+            values = {"optimizer": optimizer, "seed": seed}
+            make_trial(tmp_path, f"{optimizer}{seed}", best, parameters=values)
+            add_predictions(tmp_path / f"{optimizer}{seed}", [[9, 1], [4, 6]], ["cat", "dog"])
+    page, markdown, _ = report(tmp_path)
+    assert "Highest of 2 settings is optimizer steady" in page
+    assert "<summary>optimizer steady, seed 1 (best setting)</summary>" in page
+    assert "**best** lucky" not in markdown
+    assert markdown.count("**best** optimizer steady") == 2  # in the table of costs
+
+
+def test_terminal_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid(tmp_path)
+    (section,) = sections(read_study(tmp_path).trials, [])
+    console = Console(width=80, force_terminal=True, color_system=None)
+    console.print(terminal_grid(results_table(section), 80))
+    lines = capsys.readouterr().out.splitlines()
+    columns = ["lr", "optimizer", "val/accuracy", "test/accuracy", "seeds", "seconds", "s per 1 %"]
+    assert re.split(" {2,}", lines[0].strip()) == columns
+    assert re.split(" {2,}", lines[1].strip())[2:] == ["71.50 % ± 0.71", "70.50 % ± 0.71", "2", "10", "0.14"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_latex_has_the_table_with_ties_in_bold(tmp_path: Path) -> None:
+    for name, scores in (("a_1", (0.70, 0.72, 0.71)), ("b%", (0.69, 0.73, 0.70)), ("c&", (0.30, 0.31, 0.29))):
+        for seed, best in enumerate(scores, 1):
+            make_trial(tmp_path, f"{name}{seed}", best, parameters={"model": name, "seed": seed})
+    write_report(tmp_path)
+    words = (tmp_path / "report.tex").read_text()
+    rows = [line for line in words.splitlines() if line.endswith(r"\\")]
+    assert rows[0] == r"model & val/accuracy & test/accuracy & test/accuracy, 95 \% over seeds & seeds \\"
+    assert rows[1].startswith(r"\textbf{a\_1} & \textbf{71.00 \% $\pm$ 1.00} & \textbf{70.00 \% $\pm$ 1.00} & ")
+    assert rows[2].startswith(r"\textbf{b\%} & ")
+    assert rows[3].startswith(r"c\& & 30.00 \% $\pm$ 1.00 & ")
+
+
+def test_latex_escapes_every_special_character() -> None:
+    assert escaped(r"_%&<#$~^\{}") == (r"\_\%\&\textless{}\#\$\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX is installed")
+def test_latex_compiles(tmp_path: Path) -> None:
+    for i, name in enumerate((r"_%&<#$~^\\{}[x]", "café 北 “q”")):
+        make_trial(tmp_path, f"t{i}", 0.5 + i / 10, parameters={"model": name})
+    write_report(tmp_path)
+    command = ["pdflatex", "-halt-on-error", "-interaction=batchmode", "report.tex"]
+    assert subprocess.run(command, cwd=tmp_path, check=False, capture_output=True).returncode == 0

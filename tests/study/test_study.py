@@ -10,10 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from cv_lab.report.summary import StudySummary
+from cv_lab.report.terminal import print_table
 from cv_lab.study.read import read_study
 from cv_lab.study.record import SCHEMA
-from cv_lab.study.table import print_table
-from cv_lab.study.trials import implied_parameters, rank_settings, varying_parameters
+from cv_lab.study.trials import implied_parameters, varying_parameters
 
 
 def write_trial(
@@ -40,8 +40,8 @@ def write_trial(
     if accuracy is not None:
         monitor = {"name": "val/accuracy", "mode": "max", "best": accuracy, "epoch": 3, "validation": "split"}
         metrics = {"train/loss": 1.0, "val/loss": 1.0, "val/accuracy": accuracy, **(more or {})}
-        units = {"val/accuracy": {"unit": "share", "mode": "max"}}
-        result = {"schema": SCHEMA, "monitor": monitor, "metrics": metrics, "units": units, "seconds": {"fit": 10.0}}
+        units = {name: {"unit": "share", "mode": "max"} for name in metrics if name.endswith("accuracy")}
+        result = {"schema": SCHEMA, "monitor": monitor, "metrics": metrics, "seconds": {"fit": 10.0}, "units": units}
         (folder / "result.json").write_text(json.dumps(result))
 
 
@@ -50,29 +50,37 @@ def test_seeds_share_a_row_with_mean_and_deviation(tmp_path: Path, capsys: pytes
         for seed, accuracy in enumerate(accuracies, 1):
             write_trial(tmp_path, {"lr": lr, "seed": seed}, accuracy)
     trials = read_study(tmp_path).trials
-    assert [len(group) for group in rank_settings(trials)] == [3, 3]
     print_table(trials)
-    head, first, second = capsys.readouterr().out.splitlines()
-    assert head.split()[:2] == ["lr", "seeds"]
-    assert first.split()[:2] == ["0.01", "3"]  # the better mean
-    assert "76.67 ± 15.28 %" in first
-    assert "60.00 ± 10.00 %" in second
+    head, first, second, words = capsys.readouterr().out.splitlines()
+    assert words.startswith("Highest of 2 settings is lr 0.01: val/accuracy 76.67 % ± 15.28")
+    assert head.split()[:3] == ["lr", "val/accuracy", "seeds"]
+    assert first.split()[:1] == ["0.01"]  # the better mean
+    assert "76.67 % ± 15.28" in first
+    assert "60.00 % ± 10.00" in second
 
 
 def test_plain_cross_entropy_is_shown_where_the_loss_is_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain, smoothed = tmp_path / "plain", tmp_path / "smoothed"
-    for study, entropies in ((plain, (1.0, 1.0)), (smoothed, (1.0, 0.8))):
-        for smoothing, entropy in zip((0.0, 0.1), entropies, strict=True):
-            write_trial(study, {"label_smoothing": smoothing}, 0.5 - smoothing, {"val/cross_entropy": entropy})
+    plain, weighted, smoothed = tmp_path / "plain", tmp_path / "weighted", tmp_path / "smoothed"
+    for study, name, entropies in (
+        (plain, "lr", (1.0, 1.0)),
+        (weighted, "lr", (1.0, 0.8)),
+        (smoothed, "label_smoothing", (1.0, 0.8)),
+    ):
+        for value, entropy in zip((0.0, 0.1), entropies, strict=True):
+            write_trial(study, {name: value}, 0.5 - value, {"val/cross_entropy": entropy})
     print_table(read_study(plain).trials)
     assert "cross_entropy" not in capsys.readouterr().out
-    print_table(read_study(smoothed).trials)
-    head, first, second = capsys.readouterr().out.splitlines()
-    assert head.split()[1:4] == ["train/loss", "val/loss", "val/cross_entropy"]
-    assert first.split()[1:4] == ["1", "1", "1"]
-    assert second.split()[1:4] == ["1", "1", "0.8"]  # no share in per cent
+    print_table(read_study(weighted).trials)
+    head, first, second, _ = capsys.readouterr().out.splitlines()
+    assert "  train/loss  val/loss  val/cross_entropy  " in head
+    assert first.split()[-4:-1] == ["1", "1", "1"]
+    assert second.split()[-4:-1] == ["1", "1", "0.8"]  # no share in per cent
+    print_table(read_study(smoothed).trials)  # whose losses are different functions, which share no column
+    head, first, second, _ = capsys.readouterr().out.splitlines()
+    assert "/loss" not in head
+    assert (first.split()[-2], second.split()[-2]) == ("1", "0.8")
 
 
 def test_what_follows_from_a_swept_parameter_is_implied(tmp_path: Path) -> None:
@@ -108,8 +116,8 @@ def test_what_did_not_end_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     print_table(read_study(tmp_path).trials)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("failed: ")
-    assert lines[0].endswith("no luck")
-    assert [line.partition(":")[0] for line in lines[1:]] == ["killed", "running in another process", "interrupted"]
+    assert lines[0].endswith("no luck.")
+    assert [line.partition(":")[0] for line in lines[1:]] == ["killed", "running", "interrupted"]
 
 
 def test_a_damaged_trial_hides_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
