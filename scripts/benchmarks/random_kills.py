@@ -1,4 +1,4 @@
-"""Kill a study's trials and its launcher at random moments, and look whether anything is lost.
+"""Kill a study's trials, its launcher and its fork server at random moments, and see whether anything is lost.
 
 python scripts/benchmarks/random_kills.py --kills 20
 
@@ -15,8 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).parent.parent.parent
 SWEEP = ("optimizer=adam,sgd,adamw", "seed=1,2", "jobs=2")
@@ -55,14 +58,18 @@ def outcome(study: Path) -> dict[str, Any]:
 
 
 def kill_something(study: Path, launcher: subprocess.Popen[bytes]) -> str:
-    """Kill the launcher or one of its trials."""
-    running = [record["pid"] for record in records(study).values() if record["status"] == "running"]
-    victim = random.choice([launcher.pid, *running])
+    """Kill the launcher, its fork server or one of its trials."""
+    victims = {launcher.pid: "launcher"}
+    with suppress(psutil.Error):  # the launcher has just ended
+        children = psutil.Process(launcher.pid).children()
+        victims |= {child.pid: "server" for child in children if "forkserver" in " ".join(child.cmdline())}
+    victims |= {record["pid"]: "trial" for record in records(study).values() if record["status"] == "running"}
+    victim = random.choice(list(victims))
     try:
         os.kill(victim, signal.SIGKILL)
-    except ProcessLookupError:  # that trial has just ended
+    except ProcessLookupError:  # that process has just ended
         return kill_something(study, launcher)
-    return "launcher" if victim == launcher.pid else "trial"
+    return victims[victim]
 
 
 def main() -> None:
