@@ -106,7 +106,8 @@ class ImageData(LightningDataModule):
         """Load, split and reduce; called by Lightning before each of fit and test, working only once."""
         if self.train is not None:
             return
-        parts = {split: self.load(split) for split in self.splits()}
+        unused = "val" if self.validation == "test" else None
+        parts = {split: self.load(split) for split in self.splits() if split != unused}
         train = parts["train"]
         self.classes, whole = train.classes, len(train)
         if "test" in parts:
@@ -117,6 +118,7 @@ class ImageData(LightningDataModule):
         if self.validation == "test":
             self.val = self.test
         elif "val" in parts:
+            log.info("validated on the data set's own validation set (data.validation=split)")
             self.val = parts["val"]
             self.val.rows = self.val.rows + whole  # apart from those of the training set
         else:

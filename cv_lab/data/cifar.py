@@ -20,7 +20,7 @@ class _Cifar(ImageData):
     """What the two have in common.
 
     Args:
-        root: folder that holds, or shall hold, ``cifar-10-batches-py`` or ``cifar-100-python``.
+        root: folder of ``cifar-10-batches-py`` or ``cifar-100-python``, or to download into.
         download: fetch the data set when it is not there.
         verify_checksum: refuse files other than the published ones.
         options: see :class:`~cv_lab.data.base.ImageData`.

@@ -27,7 +27,7 @@ class OxfordPet(PhotoData):
     """About 200 photographs of each breed, in torchvision's layout.
 
     Args:
-        root: folder that holds, or shall hold, ``oxford-iiit-pet`` with ``images`` and ``annotations``.
+        root: folder of ``oxford-iiit-pet`` with ``images`` and ``annotations``, or to download into.
         download: fetch the data set when it is not there.
         labels: "breed" or "species" (cat or dog).
         train_list: name of the list under ``annotations`` to train on, without ``.txt``.

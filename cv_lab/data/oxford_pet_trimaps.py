@@ -20,7 +20,7 @@ class OxfordPetTrimaps(MaskData):
     """Photographs of cats and dogs with masks of two classes; the border between them is unlabelled.
 
     Args:
-        root: folder that holds, or shall hold, ``oxford-iiit-pet`` with ``images`` and ``annotations``.
+        root: folder of ``oxford-iiit-pet`` with ``images`` and ``annotations``, or to download into.
         download: fetch the data set when it is not there.
         train_list: name of the list under ``annotations`` to train on, without ``.txt``.
         test_list: name of the list to test on.

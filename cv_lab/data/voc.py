@@ -27,7 +27,7 @@ class Voc(MaskData):
     VOC's own test set has no public masks. Its masks call the pixels along the edges of objects unlabelled.
 
     Args:
-        root: folder that holds, or shall hold, ``VOCdevkit``.
+        root: folder of ``VOCdevkit``, or to download into.
         year: 2007 to 2012.
         classes: names of the labels 0, 1, 2, ... where they are not VOC's own.
         download: fetch the data set when it is not there.

@@ -78,13 +78,18 @@ def test_a_class_of_damaged_images_is_refused(root: Path) -> None:
         ImageFolder(str(root)).load("train")
 
 
-def test_a_validation_set_of_its_own_is_used(root: Path) -> None:
+def test_a_validation_set_of_its_own_is_used(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     shutil.copytree(root / "test", root / "Valid")
     data = ImageFolder(str(root), image_size=16)
     data.setup()
     assert data.train is not None
     assert (len(data.train), len(data.val), len(data.test)) == (12, 4, 4)
     assert not set(data.train.rows.tolist()) & set(data.val.rows.tolist())  # features are kept by row
+    assert "own validation set" in caplog.text
+    data = ImageFolder(str(root), image_size=16, validation="test")
+    data.setup()
+    assert data.val is data.test
 
 
 @pytest.mark.parametrize("layout", ["classes alone", "training", "unlabelled test"])
