@@ -34,7 +34,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"cv-lab {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["train", "report", "download"])
+@pytest.mark.parametrize("command", ["train", "report", "predict", "export", "download"])
 def test_every_command_explains_itself(command: str) -> None:
     answer = run(command, "--help")
     assert answer.returncode == 0, answer.stderr
