@@ -12,6 +12,9 @@ from cv_lab.data.augment import Batch
 from cv_lab.data.memory import send
 from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
 from cv_lab.models.meta import flops
+from cv_lab.pictures import draw
+from cv_lab.pictures.artifacts import save_png
+from cv_lab.pictures.objects import as_plain, at_least, draw_found
 from cv_lab.tasks.base import Exported, ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.average_precision import FIGURES, KINDS, AveragePrecision, Found, at_own_size
 from cv_lab.training.metrics import MeanLoss
@@ -135,10 +138,6 @@ class InstanceSegmentation(Task):
         self, photo: Photo, prediction: list[Detections], folder: Path, name: str, score: float
     ) -> tuple[list[dict[str, Any]], str]:
         """Write a picture; a row for each object holds class, score, box and run lengths as in COCO's results."""
-        from cv_lab.pictures import draw  # the pictures' callbacks import tasks
-        from cv_lab.pictures.artifacts import save_png
-        from cv_lab.pictures.instances import as_plain, at_least, draw_found
-
         (height, width), shown = photo.size, photo.shown
         scale = (shown.shape[1] / width, shown.shape[0] / height)
         found = at_least(at_own_size(prediction[0], photo.size, scale), score)

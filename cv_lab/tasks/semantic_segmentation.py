@@ -15,6 +15,8 @@ from cv_lab.data.augment import Batch
 from cv_lab.labels import IGNORE
 from cv_lab.models.freezing import Freezing
 from cv_lab.models.segmentation import Segmenter
+from cv_lab.pictures import draw
+from cv_lab.pictures.artifacts import save_png
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.evidence import Arrays, PixelEvidence
 from cv_lab.training.losses import full_precision
@@ -136,9 +138,6 @@ class SemanticSegmentation(Task):
         self, photo: Photo, prediction: Tensor, folder: Path, name: str, score: float
     ) -> tuple[list[dict[str, Any]], str]:
         """Write a picture of the network's size, and a mask and an overlay of the image's own size."""
-        from cv_lab.pictures import draw  # the pictures' callbacks import tasks
-        from cv_lab.pictures.artifacts import save_png
-
         picture, mask, overlay = (folder / file for file in self.files(name))
         colors = draw.mask_palette(self.classes, self.background)
         height, width = photo.shown.shape[:2]

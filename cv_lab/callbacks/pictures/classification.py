@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning import Trainer
 
+from cv_lab.callbacks.pictures.base import Pictures, Sample, sample_of, save_samples
 from cv_lab.data.base import ImageData
 from cv_lab.files import write_csv
 from cv_lab.pictures import charts, draw
 from cv_lab.pictures.artifacts import write_confusion_csv
-from cv_lab.pictures.base import Pictures, Sample, sample_of, save_samples
 from cv_lab.study.confusion import most_confused
 from cv_lab.tasks.classification import Classification
 
 
 class ClassificationPictures(Pictures):
-    """See :class:`~cv_lab.pictures.base.Pictures`.
+    """See :class:`~cv_lab.callbacks.pictures.base.Pictures`.
 
     After the test the folder also holds ``samples.json`` with ``images/*.png``, and of the test set the confusion
     matrix as ``confusion_matrix.csv`` (rows are the truth) and ``.png``, ``class_accuracy.csv`` and

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning import Trainer
 
+from cv_lab.callbacks.pictures.base import Pictures, Sample, sample_of, save_samples
 from cv_lab.data.base import ImageData
 from cv_lab.labels import IGNORE
 from cv_lab.pictures import charts, draw
 from cv_lab.pictures.artifacts import save_png, write_confusion_csv
-from cv_lab.pictures.base import Pictures, Sample, sample_of, save_samples
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
 from cv_lab.training.metrics import iou
 
@@ -20,7 +20,7 @@ MAX_LEGEND = 30  # classes in a legend; if there are more, it names only those i
 
 
 class SegmentationPictures(Pictures):
-    """See :class:`~cv_lab.pictures.base.Pictures`. Each row holds an image, its truth, its prediction, and the errors.
+    """See :class:`~cv_lab.callbacks.pictures.base.Pictures`. A row holds an image, its truth, prediction, and errors.
 
     After the test the folder also holds ``samples.json`` with ``images/*.png`` and ``masks/*_{truth,predicted}.png``
     (pixels are classes, with a palette), and of the test set ``iou.png`` and ``confusion_matrix.csv`` (rows are the

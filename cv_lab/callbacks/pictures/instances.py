@@ -10,11 +10,12 @@ from PIL import Image
 from pycocotools import mask as rle
 from pytorch_lightning import Trainer
 
+from cv_lab.callbacks.pictures.base import Pictures, Sample, sample_of, save_samples
 from cv_lab.data.base import ImageData
 from cv_lab.data.instances import InstanceImages, Instances
 from cv_lab.files import write_csv
 from cv_lab.pictures import charts, draw
-from cv_lab.pictures.base import Pictures, Sample, sample_of, save_samples
+from cv_lab.pictures.objects import as_plain, at_least, draw_found, plain_mask
 from cv_lab.tasks.instance_segmentation import InstanceSegmentation
 from cv_lab.training.average_precision import Found
 
@@ -24,7 +25,7 @@ MAX_LEGEND = 30  # classes in a legend; if there are more, their names are in th
 
 
 class InstancePictures(Pictures):
-    """See :class:`~cv_lab.pictures.base.Pictures`. Each row holds an image with its true objects, and with those found.
+    """See :class:`~cv_lab.callbacks.pictures.base.Pictures`. A row holds an image with its true and with its found objects.
 
     After the test the folder also holds ``best.png`` and ``worst.png`` (the images of the highest and lowest panoptic
     quality), ``samples.json`` with ``images/*.png``, and of the test set ``average_precision.png``, and
@@ -139,25 +140,6 @@ def _row(sample: dict[str, Any], classes: tuple[str, ...], colors: NDArray[np.ui
     return draw.beside([true, detected], f"truth, found: {judged}")
 
 
-def draw_found(
-    image: NDArray[np.uint8], found: Found, classes: Sequence[str], colors: NDArray[np.uint8], size: int = 240
-) -> Image.Image:
-    """Draw detections over `image`, uint8 (H, W, 3); `size` is the picture's longer side in pixels."""
-    return draw.instances(
-        image,
-        [rle.decode(mask) for mask in found.masks],
-        [f"{classes[k]} {100 * score:.0f}" for k, score in zip(found.classes, found.scores, strict=True)],
-        [colors[k % len(colors)].tolist() for k in found.classes],
-        size,
-    )
-
-
-def at_least(found: Found, score: float) -> Found:
-    """Keep the detections with a score of at least `score`."""
-    kept = np.flatnonzero(found.scores >= score).tolist()
-    return Found(found.boxes[kept], found.classes[kept], found.scores[kept], [found.masks[i] for i in kept])
-
-
 def _plain_sample(sample: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
     """Return a sample as plain values; masks are run lengths of the image's own size, as in COCO's results."""
     objects, found = sample["objects"], sample["found"]
@@ -166,22 +148,10 @@ def _plain_sample(sample: dict[str, Any], classes: tuple[str, ...]) -> dict[str,
         "id": objects.id,
         "quality": sample["quality"],
         "truth": [
-            {"class": classes[k], "bbox": box, "segmentation": _plain(mask), "iscrowd": int(crowd)}
+            {"class": classes[k], "bbox": box, "segmentation": plain_mask(mask), "iscrowd": int(crowd)}
             for k, box, mask, crowd in zip(
                 objects.classes, objects.boxes.tolist(), objects.truth, objects.crowd, strict=True
             )
         ],
         "found": as_plain(found, classes),
     }
-
-
-def as_plain(found: Found, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Detections as plain values; masks are run lengths as in COCO's results."""
-    return [
-        {"class": classes[k], "score": float(score), "bbox": box, "segmentation": _plain(mask)}
-        for k, score, box, mask in zip(found.classes, found.scores, found.boxes.tolist(), found.masks, strict=True)
-    ]
-
-
-def _plain(mask: dict[str, Any]) -> dict[str, Any]:
-    return {"size": list(mask["size"]), "counts": mask["counts"].decode()}

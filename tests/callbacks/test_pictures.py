@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cv_lab.pictures.classification import ClassificationPictures
+from cv_lab.callbacks.pictures.classification import ClassificationPictures
 from tests.conftest import TINY
 
 Train = Callable[..., Path]
@@ -54,7 +54,7 @@ def test_the_same_pixels_are_drawn_once_and_not_by_the_training(train: Train, mo
 def test_the_last_epoch_is_shown_however_short_epochs_are(
     train: Train, monkeypatch: pytest.MonkeyPatch, stop: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("cv_lab.pictures.base.MIN_TIME_BETWEEN", 1e9)
+    monkeypatch.setattr("cv_lab.callbacks.pictures.base.MIN_TIME_BETWEEN", 1e9)
     (folder,) = train(*TENSORBOARD, "epochs=4", "lr=0", *stop).iterdir()
     rows = (folder / "metrics.csv").read_text().splitlines()
     shown = [image.step for image in images(folder, "predictions")]

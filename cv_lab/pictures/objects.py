@@ -1,0 +1,44 @@
+"""Detected objects as pictures and as plain values."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as rle
+
+from cv_lab.pictures import draw
+from cv_lab.training.average_precision import Found
+
+
+def draw_found(
+    image: NDArray[np.uint8], found: Found, classes: Sequence[str], colors: NDArray[np.uint8], size: int = 240
+) -> Image.Image:
+    """Draw detections over `image`, uint8 (H, W, 3); `size` is the picture's longer side in pixels."""
+    return draw.instances(
+        image,
+        [rle.decode(mask) for mask in found.masks],
+        [f"{classes[k]} {100 * score:.0f}" for k, score in zip(found.classes, found.scores, strict=True)],
+        [colors[k % len(colors)].tolist() for k in found.classes],
+        size,
+    )
+
+
+def at_least(found: Found, score: float) -> Found:
+    """Keep the detections with a score of at least `score`."""
+    kept = np.flatnonzero(found.scores >= score).tolist()
+    return Found(found.boxes[kept], found.classes[kept], found.scores[kept], [found.masks[i] for i in kept])
+
+
+def as_plain(found: Found, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Detections as plain values; masks are run lengths as in COCO's results."""
+    return [
+        {"class": classes[k], "score": float(score), "bbox": box, "segmentation": plain_mask(mask)}
+        for k, score, box, mask in zip(found.classes, found.scores, found.boxes.tolist(), found.masks, strict=True)
+    ]
+
+
+def plain_mask(mask: dict[str, Any]) -> dict[str, Any]:
+    """Return run lengths with their counts as text."""
+    return {"size": list(mask["size"]), "counts": mask["counts"].decode()}
