@@ -25,7 +25,7 @@ MAX_LEGEND = 30  # classes in a legend; if there are more, their names are in th
 
 
 class InstancePictures(Pictures):
-    """See :class:`~cv_lab.callbacks.pictures.base.Pictures`. A row holds an image with its true and with its found objects.
+    """See :class:`~cv_lab.callbacks.pictures.base.Pictures`. A row: an image, its true objects, those found.
 
     After the test the folder also holds ``best.png`` and ``worst.png`` (the images of the highest and lowest panoptic
     quality), ``samples.json`` with ``images/*.png``, and of the test set ``average_precision.png``, and
