@@ -24,7 +24,7 @@ from cv_lab.trial.build import build_task
 from tests.conftest import PLAIN, ROOT, TINY
 
 Train = Callable[..., Path]
-OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml"))
+OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("[!_]*.yaml"))
 SPARED = ("optimizer.decay_norms=false", "weight_decay=0.1")
 
 
