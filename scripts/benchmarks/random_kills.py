@@ -30,6 +30,7 @@ TRIAL = (
         "data.image_size=32",
         "batch_size=32",
         "epochs=5",
+        "model=small_cnn",
         "model.width=8",
     ),
     *("scheduler=onecycle", "augmentation=strong", "callbacks=[default,ema,early_stopping]", "trainer=cpu"),
