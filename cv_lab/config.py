@@ -10,6 +10,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 
 # A wheel holds the configs inside the package; in a checkout they lie beside it.
@@ -123,17 +126,20 @@ def defer_overrides(arguments: Sequence[str]) -> list[str]:
     Hydra composes a config with the group's default option first, which may have no such key. It leaves out what is
     swept, so the override is made a sweep of one value.
     """
-    overrides = [split_override(argument) for argument in arguments if "=" in argument]
-    swept = {key for key, value in overrides if "," in value or value.startswith("choice(")}
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(arguments))
+    except HydraException:  # Hydra itself says what is wrong
+        return list(arguments)
+    swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
 
-    def deferred(argument: str) -> str:
-        key, value = split_override(argument)
-        is_swept = any(mark in value for mark in (",", "choice(", "range(", "interval("))
-        if key.partition(".")[0] not in swept or "." not in key or is_swept or argument.startswith("~"):
+    def deferred(argument: str, override: Override) -> str:
+        group, _, key = override.key_or_group.partition(".")
+        if group not in swept or not key or override.is_sweep_override() or override.is_delete():
             return argument
-        return f"{argument.partition('=')[0]}=choice({value})"
+        name, _, value = argument.partition("=")
+        return f"{name}=choice({value})"
 
-    return [deferred(argument) for argument in arguments]
+    return [deferred(argument, override) for argument, override in zip(arguments, parsed, strict=True)]
 
 
 def trial_name(overrides: Sequence[str]) -> str:
