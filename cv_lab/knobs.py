@@ -1,8 +1,8 @@
 """Refuse overrides that would have no effect. Imports neither torch nor Lightning.
 
 Hydra composes ``+learning_rate=0.1`` without complaint although nothing reads that key, and ``optimizer.lr=0.1``
-although the trial is recorded with ``lr``. :mod:`cv_lab.arguments` compares the keys of components with the arguments
-of what they instantiate.
+although the trial is recorded with ``lr``. :mod:`cv_lab.trial.arguments` compares the keys of components with the
+arguments of what they instantiate.
 """
 
 import re

@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cv_lab.arguments import arguments_of, check_arguments
 from cv_lab.config import KEYS, register_config, trial_name
 from cv_lab.knobs import PASSED_ON, check_config, similar
+from cv_lab.trial.arguments import arguments_of, check_arguments
 from tests.conftest import PLAIN, ROOT, TINY
 
 CONF = ROOT / "conf"
@@ -71,9 +71,9 @@ def test_no_overlay_sets_a_key_without_effect(kind: str) -> None:
         (["data.batch_size=3"], "give batch_size=3"),
         (["data.seed=3"], "give seed=3"),
         (["data.augmentation=null"], "override augmentation instead"),
-        (["model=timm", "model.weights=x.safetensors"], "give weights=x.safetensors"),
+        (["model=timm", "+model.weights=x.safetensors"], "give weights=x.safetensors"),
         (
-            ["task=instance_segmentation", "model@model.backbone=timm", "model.backbone.weights=default"],
+            ["task=instance_segmentation", "model@model.backbone=timm", "+model.backbone.weights=default"],
             "give weights=default",
         ),
         (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -26,7 +26,7 @@ def add_image(trainer: Trainer, tag: str, image: Image.Image | Png, step: int | 
 
 
 def add_hyperparameters(
-    trainer: Trainer, parameters: dict[str, Any], asked: Sequence[str], metrics: dict[str, float]
+    trainer: Trainer, parameters: dict[str, Any], asked: Sequence[str], metrics: dict[str, float], step: int
 ) -> None:
     """Log the parameters by which a trial is compared, and its final metrics, as ``best/NAME``.
 
@@ -37,10 +37,11 @@ def add_hyperparameters(
         parameters: names and plain values.
         asked: names of those that the user set. TensorBoard shows few columns at first, and these before all others.
         metrics: final metrics, the most important first.
+        step: see :func:`final_step`.
     """
     metrics = {f"best/{name}": value for name, value in metrics.items()}
     for logger in trainer.loggers:
-        logger.log_metrics(metrics, final_step(trainer))
+        logger.log_metrics(metrics, step)
         if isinstance(logger, TensorBoardLogger):
             # As Lightning does, but with an order of the columns. HParams show a metric only if its tag is logged too.
             experiment, start, end = hparams(parameters, metrics)
@@ -55,6 +56,6 @@ def add_hyperparameters(
             logger.log_hyperparams(parameters)
 
 
-def final_step(trainer: Trainer) -> int:
+def final_step(task: LightningModule) -> int:
     """The step of what is logged after the training: one past the last, so that a continued trial can drop it."""
-    return trainer.lightning_module.global_step + 1
+    return task.global_step + 1

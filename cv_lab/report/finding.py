@@ -39,6 +39,7 @@ WARNINGS = {
     "diverged",
     "failed",
     "losses",
+    "no effect",
     "overfitted",
     "trouble",
     "underfitted",

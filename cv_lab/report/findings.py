@@ -5,6 +5,7 @@ from cv_lab.report.finding import Finding
 from cv_lab.report.sections import Section
 from cv_lab.report.training import costs, epochs
 from cv_lab.report.trouble import caveats, summary, trouble
+from cv_lab.study.effects import without_effect
 
 
 def findings(section: Section) -> list[Finding]:
@@ -16,6 +17,14 @@ def findings(section: Section) -> list[Finding]:
     return [*answer(section), *summary(section), *details(section)]
 
 
+def idle(section: Section) -> list[Finding]:
+    """Parameters that changed nothing."""
+    return [
+        Finding("no effect", case.text, [trial.name for group in case.trials for trial in group])
+        for case in without_effect(section.trials)
+    ]
+
+
 def opening(section: Section) -> list[Finding]:
     """The findings of the first paragraph."""
     return [*answer(section), *summary(section)]
@@ -23,4 +32,4 @@ def opening(section: Section) -> list[Finding]:
 
 def details(section: Section) -> list[Finding]:
     """All further findings."""
-    return [*claims(section), *epochs(section), *costs(section), *trouble(section), *caveats(section)]
+    return [*claims(section), *epochs(section), *costs(section), *trouble(section), *idle(section), *caveats(section)]

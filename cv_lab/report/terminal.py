@@ -58,7 +58,9 @@ def print_table(trials: Sequence[Trial]) -> None:
 
 def _why(section: Section, trial: Trial) -> str:
     words = note(section, trial)
-    return f": {words}" if words else ""
+    error = trial.record.get("error")
+    again = " (retry_failed=true runs it again)" if isinstance(error, dict) and error.get("repeats") else ""
+    return f": {words}{again}" if words else ""
 
 
 def _efficiency(section: Section, trial: Trial, with_features: bool = False) -> str:

@@ -18,6 +18,7 @@ from cv_lab.study.record import BusyError, FolderState, OccupiedError, TrialReco
 from cv_lab.study.refusals import in_words
 
 log = logging.getLogger(__name__)
+Check = Callable[[DictConfig, DictConfig], None]  # raises a ValueError for a config, given with Hydra's own part
 MANY = 50  # trials whose configs take seconds to compose, which is announced
 
 
@@ -37,6 +38,7 @@ class Job:
         state: of its folder; None if nothing can be done there.
         why_not: why nothing can be done there.
         damaged: whether that is because its record cannot be read.
+        refusal: why its config is refused.
     """
 
     number: int
@@ -46,6 +48,7 @@ class Job:
     state: FolderState | None = None
     why_not: str = ""
     damaged: bool = False
+    refusal: str = ""
 
     @property
     def log_file(self) -> Path:
@@ -94,7 +97,7 @@ def plan(
     first: int,
     keys: Keys,
     sharing: Sharing | None,
-    check: Callable[[DictConfig, DictConfig], None] | None = None,
+    check: Check | None = None,
 ) -> list[Job]:
     """Compose the configs of all trials and look into their folders. Writes nothing.
 
@@ -113,10 +116,10 @@ def plan(
     if len(job_overrides) > MANY:
         log.info("composing the configs of %d trials", len(job_overrides))
     jobs = [
-        _job(context, config, number, list(overrides), keys, job_overrides)
+        _job(context, config, number, list(overrides), keys, job_overrides, check)
         for number, overrides in enumerate(job_overrides, first)
     ]
-    refused = _refused(jobs, check)
+    refused = _refused(jobs)
     trials = read_records(Path(config.hydra.sweep.dir).absolute())
     for job in jobs:
         job.record.choose_folder(trials)
@@ -138,15 +141,8 @@ def plan(
     return jobs
 
 
-def _refused(jobs: Sequence[Job], check: Callable[[DictConfig, DictConfig], None] | None) -> list[str]:
-    """What `check` says of the configs of all trials."""
-    problems = {}
-    for job in jobs if check is not None else ():
-        assert check is not None
-        try:
-            check(job.config, job.config.hydra)
-        except ValueError as error:
-            problems[job.number] = str(error)
+def _refused(jobs: Sequence[Job]) -> list[str]:
+    problems = {job.number: job.refusal for job in jobs if job.refusal}
     return [in_words(problems, len(jobs))] if problems else []
 
 
@@ -157,6 +153,7 @@ def _job(
     overrides: list[str],
     keys: Keys,
     job_overrides: Sequence[Sequence[str]],
+    check: Check | None,
 ) -> Job:
     try:
         composed = context.config_loader.load_sweep_config(config, overrides)
@@ -173,7 +170,13 @@ def _job(
         with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
             composed.hydra.runtime.output_dir = str(folder)
         HydraConfig.instance().set_config(composed)  # it keeps a copy
-        return Job(number, overrides, composed, TrialRecord(without_hydra(composed), keys))
+        job = Job(number, overrides, composed, TrialRecord(without_hydra(composed), keys))
+        if check is not None:
+            try:
+                check(composed, composed.hydra)
+            except ValueError as error:
+                job.refusal = str(error)
+        return job
     except OmegaConfBaseException as error:
         raise RefusedError(f"#{number} {' '.join(overrides)}: {error}") from error
     finally:

@@ -13,7 +13,7 @@ from cv_lab.callbacks.timing import Timing
 from cv_lab.config import split_override
 from cv_lab.data.base import ImageData
 from cv_lab.models.weights import weights_hash
-from cv_lab.pictures.tensorboard import add_hyperparameters
+from cv_lab.pictures.tensorboard import add_hyperparameters, final_step
 from cv_lab.study.record import SCHEMA, TrialRecord
 from cv_lab.tasks.base import Task
 from cv_lab.trial.hardware import peak_memory_mb
@@ -89,7 +89,7 @@ def log_hyperparameters(trainer: Trainer, task: Task, record: TrialRecord, resul
     monitored = [f"{split}/{task.monitor.partition('/')[2]}" for split in ("val", "test", "train")]
     final = {name: metrics[name] for name in (*monitored, *metrics) if "/" in name and name in metrics}
     if trainer.is_global_zero:
-        add_hyperparameters(trainer, record.fields["parameters"], asked, final)
+        add_hyperparameters(trainer, record.fields["parameters"], asked, final, final_step(task))
     for logger in trainer.loggers:
         logger.finalize("success")
 

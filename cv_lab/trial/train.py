@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from cv_lab.arguments import check_arguments
 from cv_lab.callbacks.class_shares import ClassShares
 from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
 from cv_lab.callbacks.evidence import TestEvidence
@@ -31,6 +30,7 @@ from cv_lab.knobs import check_config
 from cv_lab.study.record import FolderState, TrialRecord
 from cv_lab.tasks.base import Task
 from cv_lab.training.seeds import seed_all
+from cv_lab.trial.arguments import check_arguments
 from cv_lab.trial.build import build_data_and_task
 from cv_lab.trial.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
 from cv_lab.trial.hardware import device_name, resolve_precision

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.progress import TerminalBar
 from cv_lab.callbacks.timing import Timing
+from cv_lab.training.units import LOSS, SHARE, Unit
 
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 ACCURACY = [0.25, 0.75, 0.5, 0.5]
@@ -32,6 +33,9 @@ class Task(pl.LightningModule):
     monitor = "val/accuracy"
     mode = "max"
     details = ("secret",)
+
+    def unit_of(self, metric: str) -> Unit | None:
+        return {"accuracy": SHARE, "loss": LOSS}.get(metric.partition("/")[2])
 
     def __init__(self, fail_in: int | None = None) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ def test_missing_sets_are_held_out(root: Path, layout: str, caplog: pytest.LogCa
     parts = [data.train, data.val, data.test]
     assert [part.labels.bincount().tolist() for part in parts] == [[4, 4], [1, 1], [1, 1]]
     assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(12))
-    assert "no test set: 15 % of the images (2) are held out by seed" in caplog.text
+    assert "no test set: 15 % of the images (2) are held out" in caplog.text
 
 
 def test_numbers_sort_by_their_value(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_errors_of_table_and_report_are_printed(
 
     write_trial(tmp_path, {"seed": 1}, 0.5)
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
-    for name in ("cv_lab.report.summary.print_table", "cv_lab.report.page.write_report"):
+    for name in ("cv_lab.report.terminal.print_table", "cv_lab.report.page.write_report"):
         with monkeypatch.context() as patch:
             patch.setattr(name, fail)
             with pytest.raises(SystemExit) as exit_info:

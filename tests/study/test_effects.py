@@ -24,8 +24,8 @@ def study(folder: Path, *trials: tuple[dict[str, Any], str, dict[str, Any]]) -> 
 def test_a_parameter_without_effect_is_named(tmp_path: Path) -> None:
     said = study(tmp_path, ({"label_smoothing": 0.0}, "a", {}), ({"label_smoothing": 0.2}, "a", {}))
     assert said == ["label_smoothing had no effect: both trials are equal to the last bit."]
-    (section,) = sections(read_study(tmp_path).trials)
-    (finding,) = [finding for finding in findings(section) if finding.kind == "no_effect"]
+    (section,) = sections(read_study(tmp_path).trials, [])
+    (finding,) = [finding for finding in findings(section) if finding.kind == "no effect"]
     assert finding.text == said[0]
     assert sorted(finding.trials) == ["0", "1"]
 

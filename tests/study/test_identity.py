@@ -121,10 +121,10 @@ def test_leaves_and_their_differences_by_hand() -> None:
 
 
 def test_keys_of_swept_groups_are_left_to_the_trials() -> None:
-    arguments = ["-m", "optimizer=sgd,adam", "optimizer.momentum=0.9", "+optimizer.x=1", "lr=0.1", "model.width=8"]
+    arguments = ["optimizer=sgd,adam", "optimizer.momentum=0.9", "+optimizer.x=1", "lr=0.1", "model.width=8"]
     expected = ["optimizer.momentum=choice(0.9)", "+optimizer.x=choice(1)"]
-    assert defer_overrides(arguments) == [*arguments[:2], *expected, *arguments[4:]]
-    alone = ["optimizer=sgd", "optimizer.momentum=0.9", "optimizer.betas=[0.9,0.99]"]
+    assert defer_overrides(arguments) == [*arguments[:1], *expected, *arguments[3:]]
+    alone = ["optimizer=sgd", "optimizer.momentum=0.9", "callbacks=[default,ema]", "callbacks.ema.decay=0.9"]
     assert defer_overrides(alone) == alone
 
 

@@ -143,7 +143,8 @@ def test_metrics_are_shown_in_their_units(tmp_path: Path, capsys: pytest.Capture
         result["units"] = {"val/rmse": {"unit": "px", "mode": "min"}, "val/loss": {"unit": "plain", "mode": "min"}}
         path.write_text(json.dumps(result))
     print_table(read_study(tmp_path).trials)
-    _, first, second = capsys.readouterr().out.splitlines()
-    # lr, train/loss, val/loss, val/rmse, test/rmse (no unit is given), epoch, seconds; the smaller distance is better
-    assert first.split() == ["0.01", "1", "1", "0.5", "px", "0.5", "3", "10.0"]
-    assert second.split() == ["0.1", "1", "1", "7.25", "px", "7.25", "3", "10.0"]
+    _, first, second, answer = capsys.readouterr().out.splitlines()
+    # lr, val/rmse, test/rmse (whose unit is not given), seconds, status, epoch, losses; the smaller distance is better
+    assert first.split() == ["0.01", "0.5", "px", "0.5", "10", "completed", "3", "1", "1"]
+    assert second.split() == ["0.1", "7.25", "px", "7.25", "10", "completed", "3", "1", "1"]
+    assert "6.75 px behind" in answer

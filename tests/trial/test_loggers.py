@@ -59,8 +59,8 @@ def test_two_loggers_hold_the_same_figures(train: Train) -> None:
         shown = [event.value for event in events.Scalars(name)][: len(logged)]
         assert shown == pytest.approx(logged)
         assert len(logged) == 2
-    tested = [float(row["test/accuracy"]) for row in rows if row["test/accuracy"]]
-    assert tested == pytest.approx([events.Scalars("test/accuracy")[-1].value] * len(tested))
+    tested = [float(row["best/test/accuracy"]) for row in rows if row["best/test/accuracy"]]
+    assert tested == pytest.approx([events.Scalars("best/test/accuracy")[-1].value] * len(tested))
 
 
 def test_a_continued_trial_neither_doubles_nor_loses_a_row(train: Train, tmp_path: Path) -> None:

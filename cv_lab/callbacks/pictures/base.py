@@ -80,7 +80,7 @@ class Pictures(Callback):
         figures = self.figures(trainer, task)
         if not trainer.is_global_zero:
             return
-        samples, step = self.look(trainer, task, self.count), final_step(trainer)
+        samples, step = self.look(trainer, task, self.count), final_step(task)
 
         def work() -> None:
             self._keep("gallery", "predictions_of_best", self._drawn(task, samples), step)

@@ -15,7 +15,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cv_lab.config import TrainConfig
-from cv_lab.knobs import similar
+from cv_lab.knobs import TOP_LEVEL, similar
+from cv_lab.training.class_weights import with_class_weights
 
 # Keys that Hydra reads, and that it does not pass on.
 HYDRAS_OWN = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
@@ -41,6 +42,8 @@ def check_arguments(config: Mapping[str, Any]) -> None:
     problems: list[str] = []
     for group in GROUPS:
         value = _without_other_groups(config, group)
+        if group == "loss" and isinstance(value, Mapping):
+            value = with_class_weights(value, (), None)  # as trials do, before they instantiate it
         components = value if group in SEVERAL and isinstance(value, Mapping) else {"": value}
         for name, component in components.items():
             path = f"{group}.{name}" if name else group
@@ -112,7 +115,10 @@ def _problems(node: Any, path: str, labs_own: dict[str, Any]) -> list[str]:
             continue
         if key not in known and not further:
             meant = similar(key, tuple(known))
-            advice = f"did you mean {path}.{meant}?" if meant else f"it takes {', '.join(known) or 'no arguments'}"
+            if key in TOP_LEVEL:
+                advice = f"give {key}={value}"
+            else:
+                advice = f"did you mean {path}.{meant}?" if meant else f"it takes {', '.join(known) or 'no arguments'}"
             found.append(f"{path}.{key}={value}: {node['_target_']} takes no {key}; {advice}")
         elif (wanted := _wanted(value, known.get(key, Any))) is not None:
             found.append(f"{path}.{key}={value}: give {wanted}")
