@@ -75,8 +75,8 @@ def test_tensorboard_shows_both_kinds_at_the_same_steps(train: Train) -> None:
     sweep = ["-m", *(override for override in PROBE if override != "logger=none"), "lr=1e-2,1e-3"]
     places = {}
     for together in ("true", "false"):
-        study = train(*sweep, f"task.together={together}", f"study={together}")
-        study = study.with_name(together)
+        study = train(*sweep, f"task.together={together}", f"study=together_{together}")
+        study = study.with_name(f"together_{together}")
         for folder in study.glob("*/"):
             if not list(folder.glob("events*")):
                 continue
