@@ -1,6 +1,7 @@
 # `make train` and `make test` work on a fresh machine with Python 3.11 to 3.13, pip and make.
 PYTHON ?= python3
 BIN = .venv/bin
+WORKERS = -n 2 --dist loadfile # processes that share the test files; each test uses one thread
 PIP = -m pip install --quiet --disable-pip-version-check
 
 # Published studies that need no download, on few embedded scenes: what they say is what the scenes say.
@@ -36,10 +37,10 @@ format: .venv/tools ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 
 test-fast: .venv/tools ## run the quick tests
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(WORKERS) -m 'not slow'
 
 test: .venv/tools ## run all tests but those of large networks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 # On Linux this downloads the oldest accepted torch with its CUDA libraries, gigabytes. So far it has been run with torch
 # 2.14 and torchvision 0.29, and the lowest versions of everything else: whether torch 2.6 suffices is not known.
