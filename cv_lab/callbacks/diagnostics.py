@@ -103,7 +103,7 @@ def remedies_in_use(config: DictConfig, choices: Mapping[str, str]) -> set[str]:
         "class weights": "weight" in loss or "effective_number" in loss,
         "overlap loss": any(name in loss for name in ("dice", "tversky", "lovasz")),
         "focal loss": "focal" in loss,
-        "warm-up": choices.get("scheduler") in ("warmup_cosine", "onecycle"),
+        "warm-up": choices.get("scheduler") in ("warmup_cosine", "onecycle", "wsd"),
         "falling rate": config.scheduler is not None,
         "gradient clipping": bool(config.trainer.gradient_clip_val),
         "strong augmentation": choices.get("augmentation") == "strong",
