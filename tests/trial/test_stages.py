@@ -1,11 +1,13 @@
 """A trial that begins from one of another length is, to the last bit, the trial that was run alone."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cv_lab.trial.stages import agree
 from tests.study.test_launcher import SMALL
@@ -90,7 +92,7 @@ AXES = {
         "trainer.limit_train_batches=5",
     ),
     "stopped": (
-        *("scheduler=none", "lr=0", "callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=2"),
+        *("scheduler=none", "lr=0", "callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=3"),
     ),
 }
 
@@ -106,13 +108,82 @@ def test_trials_of_several_lengths_end_as_those_run_alone(
     shared = {3: 0, 4: 2, 6: 3} if "scheduler=wsd" in options else {3: 0, 4: 3, 6: 4}
     assert f"3 trials, 1 from the start, {13 - sum(shared.values())} of 13 epochs" in printed
     together = folders(study)
-    assert {length: began(folder) for length, folder in together.items()} == (
-        shared if axis != "stopped" else {3: 0, 4: 3, 6: 3}
-    )
+    assert {length: began(folder) for length, folder in together.items()} == shared
     for length, folder in together.items():
         alone = folders(train("-m", *options, f"epochs={length}", f"study=alone{length}").parent / f"alone{length}")
         assert began(alone[length]) == 0
         assert_same_outcome(folder, alone[length])
-        for name in ("test.csv", "class_shares.csv"):
-            pair = [path / name for path in (folder, alone[length]) if (path / name).exists()]
-            assert len({path.read_text() for path in pair}) <= 1
+        assert (folder / "test.csv").read_text() == (alone[length] / "test.csv").read_text()
+        assert (folder / "csv/metrics.csv").read_text() == (alone[length] / "csv/metrics.csv").read_text()
+        findings = [json.loads((path / "result.json").read_text())["findings"] for path in (folder, alone[length])]
+        assert findings[0] == findings[1]
+
+
+KILLING = ("model._target_=tests.saboteur.KillingNet", "+model.step=12", "lr=0.01", "scheduler=none")
+
+
+@pytest.mark.slow
+def test_killed_trials_go_on_and_end_as_those_run_alone(train: Train, tmp_path: Path) -> None:
+    killed = ("-m", *SMALL, *KILLING, "epochs=6,3", f"+model.flag={tmp_path}/flag", "+model.kills=2", "jobs=2")
+    with pytest.raises(SystemExit):  # both are killed, in the third epoch and in the fifth
+        train(*killed)
+    assert [json.loads(path.read_text())["status"] for path in tmp_path.glob("s/*/trial.json")] == ["failed"] * 2
+    together = folders(train(*killed))
+    assert {length: began(folder) for length, folder in together.items()} == {3: 0, 6: 2}
+    for length, folder in together.items():
+        # With jobs=2 as the others, since the number of threads changes the last bits of sums.
+        alone = (*killed[:-3], f"epochs={length}", "+model.flag=none", "+model.kills=0", "jobs=2", "study=alone")
+        train(*[option for option in alone if not option.startswith("epochs=6,3")])
+        assert_same_outcome(folder, folders(tmp_path / "alone")[length])
+        for path in (tmp_path / "alone").glob("*/trial.json"):
+            path.parent.rename(tmp_path / f"alone{length}")
+
+
+@pytest.mark.slow
+def test_a_longer_trial_later_goes_on_and_shows_each_step_once(train: Train, tmp_path: Path) -> None:
+    options = (*SMALL, "scheduler=none", "logger=tensorboard")
+    train(*options, "epochs=2")
+    longer = folders(train(*options, "epochs=4"))[4]
+    assert began(longer) == 2
+    alone = folders(train(*options, "epochs=4", "study=alone").parent / "alone")[4]
+    assert_same_outcome(longer, alone)
+    curves = [EventAccumulator(str(folder)) for folder in (longer, alone)]
+    for events in curves:
+        events.Reload()
+    assert curves[0].Tags()["scalars"] == curves[1].Tags()["scalars"]
+    for tag in curves[0].Tags()["scalars"]:
+        points = [[(event.step, event.value) for event in events.Scalars(tag)] for events in curves]
+        assert points[0] == points[1]
+    assert [event.step for event in curves[0].Scalars("val/loss")] == [5, 10, 15, 20]
+
+
+@pytest.mark.slow
+def test_a_trial_begins_only_from_what_can_be_trusted(train: Train, tmp_path: Path) -> None:
+    options = (*SMALL, "scheduler=none")
+    source = folders(train(*options, "epochs=2"))[2]
+    path = source / "trial.json"
+    record = json.loads(path.read_text())
+
+    def epochs_taken(changes: dict[str, Any], length: int) -> int:
+        path.write_text(json.dumps(record | changes))
+        return began(folders(train(*options, f"epochs={length}"))[length])
+
+    assert epochs_taken({"versions": {"torch": "1.0"}}, 3) == 0
+    assert epochs_taken({"git_commit": "another"}, 4) == 3  # from the one of three epochs
+    for folder in (tmp_path / "s").glob("*"):
+        if folder.name != source.name:
+            shutil.rmtree(folder)
+    assert epochs_taken({"git_commit": "another"}, 3) == 0
+    shutil.rmtree(folders(tmp_path / "s")[3])
+    assert epochs_taken({"status": "failed", "error": {"type": "ValueError"}}, 3) == 0
+    shutil.rmtree(folders(tmp_path / "s")[3])
+    (source / "checkpoints/best.ckpt").write_bytes(b"damaged")
+    assert epochs_taken({}, 3) == 0
+
+
+def test_schedules_that_are_not_shared_are_named(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    study = train("-m", *SMALL, "epochs=1,2", "scheduler=cosine")
+    assert {length: began(folder) for length, folder in folders(study).items()} == {1: 0, 2: 0}
+    printed = capsys.readouterr().out
+    assert "the schedule cosine depends on the number of epochs (scheduler=none does not" in printed
+    assert "from the start" not in printed
