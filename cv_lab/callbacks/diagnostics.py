@@ -24,8 +24,8 @@ class Diagnostics(Checkpoint):
     network that predicts one class in its first epoch may still learn.
     Until the network had time to learn, only an exploding loss is a finding.
     What each epoch says is saved in the checkpoint, without regard to the number of epochs: a longer trial that goes on
-    from there judges the epochs by its own number. It is a `Checkpoint` for the reason that :class:`EpochHistory` gives,
-    and must stand after it in the list.
+    from there judges the epochs by its own number. It is a `Checkpoint` for the reason that :class:`EpochHistory`
+    gives, and must stand after it in the list.
 
     Args:
         history: the table of epochs.

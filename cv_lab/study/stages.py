@@ -4,7 +4,7 @@ A trial begins from the checkpoint of such a sibling with which it agrees for th
 once. Up to which epoch two of them agree depends on their schedules, see :mod:`cv_lab.trial.stages`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cv_lab.study.plan import Job
 
 LENGTH = ("epochs", "trainer.max_epochs")  # the keys in which siblings differ
-# Checkpoints to begin from, each with the best one up to there: the last, and that at the end of what longer trials share.
+# Checkpoints to begin from, each with the best one up to there: the last, and the one where a longer trial goes on.
 CHECKPOINTS = (("last.ckpt", "best.ckpt"), ("trunk.ckpt", "trunk_best.ckpt"))
 
 

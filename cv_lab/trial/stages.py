@@ -184,7 +184,9 @@ def _siblings(record: TrialRecord) -> list[Path]:
     return [folder for folder, epochs in found.items() if epochs != record.config.epochs]
 
 
-def _usable(last: Path, best: Path, record: TrialRecord, config: DictConfig, hyper_parameters: Mapping[str, Any]) -> int:
+def _usable(
+    last: Path, best: Path, record: TrialRecord, config: DictConfig, hyper_parameters: Mapping[str, Any]
+) -> int:
     """The epoch from whose end a trial can begin by a sibling's checkpoints; 0 if it cannot."""
     path = last.parent.parent / "trial.json"
     if not (path.exists() and last.exists() and best.exists()):

@@ -126,7 +126,12 @@ def _trainer(
         task,
         [*own, observers.timing, StayStopped()]
         + [_bind(callback, task) for callback in chosen if callback is not None]
-        + [observers.history, observers.diagnostics, *checkpoints, KeepTrunk(record.folder / "checkpoints", plain(config))],
+        + [
+            observers.history,
+            observers.diagnostics,
+            *checkpoints,
+            KeepTrunk(record.folder / "checkpoints", plain(config)),
+        ],
         precision=resolve_precision(config.precision, config.trainer.accelerator),
         logger=make_loggers(config, log_from),
         plugins=[AtomicCheckpointIO()],

@@ -62,7 +62,10 @@ def test_schedules_of_all_steps_are_not_shared(scheduler: dict[str, Any]) -> Non
 
 def test_what_may_count_all_epochs_is_not_shared() -> None:
     averaging = {"swa": {"_target_": "pytorch_lightning.callbacks.StochasticWeightAveraging", "swa_lrs": 0.01}}
-    assert agree(config(None, callbacks=averaging), 1, 2, steps=5) == (0, "callbacks.swa may act by the number of epochs")
+    assert agree(config(None, callbacks=averaging), 1, 2, steps=5) == (
+        0,
+        "callbacks.swa may act by the number of epochs",
+    )
     assert agree(config(None, task={"_target_": "mine.Task"}), 1, 2, steps=5)[0] == 0
 
 
