@@ -1,7 +1,7 @@
 """Warn when a training goes wrong, in the epoch in which it does."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,8 +23,9 @@ class Diagnostics(Checkpoint):
     held. If it later holds no more, this is logged too, and the finding stays with the epoch of its recovery: a
     network that predicts one class in its first epoch may still learn.
     Until the network had time to learn, only an exploding loss is a finding.
-    The findings are saved in the checkpoint. It is a `Checkpoint` for the reason that :class:`EpochHistory` gives,
-    and must stand after it in the list.
+    What each epoch says is saved in the checkpoint, without regard to the number of epochs: a longer trial that goes on
+    from there judges the epochs by its own number. It is a `Checkpoint` for the reason that :class:`EpochHistory`
+    gives, and must stand after it in the list.
 
     Args:
         history: the table of epochs.
@@ -37,6 +38,7 @@ class Diagnostics(Checkpoint):
     def __init__(self, history: EpochHistory, in_use: Collection[str] = ()) -> None:
         self.history, self.in_use = history, in_use
         self.findings: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []  # of each the "step" at its end, and "messages" by kind
         self.untrained_loss: float | None = None
         self.first_loss: Tensor | None = None  # on the device, since reading it would wait for a GPU
 
@@ -48,47 +50,68 @@ class Diagnostics(Checkpoint):
         if self.untrained_loss is None:
             assert self.first_loss is not None
             self.untrained_loss = self.first_loss.item()
-        current = self._diagnose(trainer, task)
+        self.epochs.append({"step": task.global_step, "messages": self._diagnose(task)})
+        self._judge(trainer)
         epoch = trainer.current_epoch + 1
-        for finding in self.findings:
-            if finding["recovered"] is None and finding["kind"] not in current:
-                finding["recovered"] = epoch
-                if trainer.is_global_zero:
-                    log.info("epoch %s: recovered from %s", epoch, finding["kind"].replace("_", " "))
-        standing = {finding["kind"]: finding for finding in self.findings if finding["recovered"] is None}
+        for finding in self.findings if trainer.is_global_zero else ():
+            if finding["recovered"] == epoch:
+                log.info("epoch %s: recovered from %s", epoch, finding["kind"].replace("_", " "))
+            if finding["epoch"] == epoch:
+                log.warning("warning: epoch %s: %s", epoch, finding["message"])
+
+    def on_fit_end(self, trainer: Trainer, task: Task) -> None:  # type: ignore[override]
+        self._judge(trainer)  # a trial that continues from its last epoch trains none
+
+    def _judge(self, trainer: Trainer) -> None:
+        self.findings = findings_of(self.epochs, int(trainer.estimated_stepping_batches))
+
+    def _diagnose(self, task: Task) -> dict[str, str]:
+        """Return by kind what would be wrong now, if the network had time to learn."""
+        rows, in_use = self.history.rows, self.in_use
+        assert self.untrained_loss is not None
+        found = {
+            "exploding_loss": diagnosis.exploding_loss(rows, self.untrained_loss, in_use),
+            "diverging_loss": diagnosis.diverging_loss(rows, in_use),
+            "dead_learning": diagnosis.dead_learning(rows),
+            "overfitting": diagnosis.overfitting(rows, task.monitor, in_use),
+        }
+        confusion = task.confusion("val")
+        if confusion is not None and confusion.sum() > 0:
+            counts = confusion.cpu().numpy()
+            unit = "pixels" if task.target == "mask" else "images"
+            found["collapse"] = diagnosis.collapse(counts, task.classes, unit, in_use)
+            if found["collapse"] is None:  # which would explain a chance level
+                found["chance_level"] = diagnosis.chance_level(counts, unit, in_use)
+        return {kind: message for kind, message in found.items() if message is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "untrained_loss": self.untrained_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epochs, self.untrained_loss = list(state_dict["epochs"]), state_dict["untrained_loss"]
+
+
+def findings_of(epochs: Sequence[Mapping[str, Any]], planned_steps: int) -> list[dict[str, Any]]:
+    """The findings of a training, see :class:`Diagnostics`.
+
+    Args:
+        epochs: of each the "step" at its end and the "messages" by kind.
+        planned_steps: of the whole training.
+    """
+    findings: list[dict[str, Any]] = []
+    for number, epoch in enumerate(epochs, 1):
+        judged = diagnosis.had_time_to_learn(epoch["step"], planned_steps)
+        current = {kind: text for kind, text in epoch["messages"].items() if judged or kind == "exploding_loss"}
+        standing = {finding["kind"]: finding for finding in findings if finding["recovered"] is None}
+        for kind, finding in standing.items():
+            if kind not in current:
+                finding["recovered"] = number
         for kind, message in current.items():
             if kind in standing:
                 standing[kind]["message"] = message
             else:
-                self.findings.append({"kind": kind, "epoch": epoch, "message": message, "recovered": None})
-                if trainer.is_global_zero:
-                    log.warning("warning: epoch %s: %s", epoch, message)
-
-    def _diagnose(self, trainer: Trainer, task: Task) -> dict[str, str]:
-        """Return the messages of the findings that hold now, by kind."""
-        rows, in_use = self.history.rows, self.in_use
-        assert self.untrained_loss is not None
-        found = {"exploding_loss": diagnosis.exploding_loss(rows, self.untrained_loss, in_use)}
-        if diagnosis.had_time_to_learn(task.global_step, int(trainer.estimated_stepping_batches)):
-            found |= {
-                "diverging_loss": diagnosis.diverging_loss(rows, in_use),
-                "dead_learning": diagnosis.dead_learning(rows),
-                "overfitting": diagnosis.overfitting(rows, task.monitor, in_use),
-            }
-            confusion = task.confusion("val")
-            if confusion is not None and confusion.sum() > 0:
-                counts = confusion.cpu().numpy()
-                unit = "pixels" if task.target == "mask" else "images"
-                found["collapse"] = diagnosis.collapse(counts, task.classes, unit, in_use)
-                if found["collapse"] is None:  # which would explain a chance level
-                    found["chance_level"] = diagnosis.chance_level(counts, unit, in_use)
-        return {kind: message for kind, message in found.items() if message is not None}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"findings": self.findings, "untrained_loss": self.untrained_loss}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.findings, self.untrained_loss = state_dict["findings"], state_dict["untrained_loss"]
+                findings.append({"kind": kind, "epoch": number, "message": message, "recovered": None})
+    return findings
 
 
 def remedies_in_use(config: DictConfig, choices: Mapping[str, str]) -> set[str]:
@@ -103,7 +126,7 @@ def remedies_in_use(config: DictConfig, choices: Mapping[str, str]) -> set[str]:
         "class weights": "weight" in loss or "effective_number" in loss,
         "overlap loss": any(name in loss for name in ("dice", "tversky", "lovasz")),
         "focal loss": "focal" in loss,
-        "warm-up": choices.get("scheduler") in ("warmup_cosine", "onecycle"),
+        "warm-up": choices.get("scheduler") in ("warmup_cosine", "onecycle", "wsd"),
         "falling rate": config.scheduler is not None,
         "gradient clipping": bool(config.trainer.gradient_clip_val),
         "strong augmentation": choices.get("augmentation") == "strong",

@@ -29,14 +29,22 @@ class EpochHistory(Checkpoint):
     Args:
         path: of the table.
         timing: measures the epochs.
+        replay: give the loggers the rows of a continued training, too, since those come from the folder of another
+            trial.
 
     Attributes:
         rows: of each epoch "epoch" (from 1), "step" (steps done at its end), and all metrics by name.
     """
 
-    def __init__(self, path: Path, timing: Timing) -> None:
-        self.path, self.timing = path, timing
+    def __init__(self, path: Path, timing: Timing, replay: bool = False) -> None:
+        self.path, self.timing, self.replay = path, timing, replay
         self.rows: list[dict[str, float]] = []
+
+    def on_fit_start(self, trainer: Trainer, task: Task) -> None:  # type: ignore[override]
+        if self.replay and trainer.is_global_zero:
+            write_csv(self.path, self.rows)
+            for row in self.rows:
+                self._log(trainer, row)
 
     def on_train_epoch_end(self, trainer: Trainer, task: Task) -> None:  # type: ignore[override]
         values = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
@@ -44,11 +52,14 @@ class EpochHistory(Checkpoint):
         if not trainer.is_global_zero:
             return
         write_csv(self.path, self.rows)
-        for logger in trainer.loggers:
-            logger.log_metrics({"epoch": trainer.current_epoch + 1, **values}, task.global_step)
-            logger.save()
+        self._log(trainer, self.rows[-1])
         if trainer.progress_bar_callback is not None:
             self._print(trainer, task)
+
+    def _log(self, trainer: Trainer, row: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({name: value for name, value in row.items() if name != "step"}, int(row["step"]))
+            logger.save()
 
     def _print(self, trainer: Trainer, task: Task) -> None:
         console = get_console()  # the bar's, which moves out of the way

@@ -16,7 +16,8 @@ from cv_lab.study.plan import Job, RefusedError, Sharing, plan, without_hydra
 from cv_lab.study.processes import Runner, signals_as_interrupt, start_context
 from cv_lab.study.read import read_trial
 from cv_lab.study.record import UnreadableError, failed_value
-from cv_lab.study.refusals import in_words, refusals
+from cv_lab.study.refusals import ask, in_words, refusals
+from cv_lab.study.stages import chain
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class ProcessLauncher(Launcher):
             the trial should be refused.
         check_parts: the same, for a check of the config's plain values that imports what the trials import.
         sharing: see :class:`~cv_lab.study.plan.Sharing`; null for trials that share nothing.
+        agreements: dotted name of a function that says up to which epoch trials agree that differ in their number of
+            epochs alone, see :mod:`cv_lab.study.stages`; null lets each train all of its epochs.
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class ProcessLauncher(Launcher):
         check: str | None = None,
         check_parts: str | None = None,
         sharing: DictConfig | None = None,
+        agreements: str | None = None,
     ) -> None:
         self.keys, self.preload, self.before_trial = get_object(keys), list(preload), before_trial
         self.check, self.check_parts = None if check is None else get_object(check), check_parts
+        self.agreements = agreements
         self.sharing = None if sharing is None else Sharing(**sharing)  # type: ignore[arg-type]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -75,7 +80,8 @@ class ProcessLauncher(Launcher):
             _refuse(str(error))
         jobs = list({job.record.folder: job for job in reversed(planned)}.values())[::-1]  # each trial once
         to_run = [job for job in jobs if job.to_run]
-        self._announce(jobs, len(to_run))
+        why_not = self._chain(jobs)
+        self._announce(jobs, to_run, why_not)
         stopped = 1 if any(job.damaged for job in jobs) else None
         if to_run:
             with signals_as_interrupt():
@@ -97,12 +103,35 @@ class ProcessLauncher(Launcher):
         if refused := refusals(start_context(self.preload), self.check_parts, configs):
             _refuse(in_words(refused, trials))
 
-    def _announce(self, jobs: Sequence[Job], count: int) -> None:
+    def _chain(self, jobs: Sequence[Job]) -> str:
+        """Let trials begin from others; return why some that differ in their number of epochs alone do not."""
+        alike = [job for job in jobs if job.to_run and job.siblings]
+        if self.agreements is None or not alike:
+            return ""
+        wanted = [(job.plain, sorted({job.epochs, *job.siblings.values()})) for job in alike]
+        known = ask(start_context(self.preload), self.agreements, wanted)
+        return "" if known is None else chain(jobs, alike, known)
+
+    def _announce(self, jobs: Sequence[Job], to_run: Sequence[Job], why_not: str) -> None:
+        count = len(to_run)
         at_a_time = f", {min(count, self.config.jobs)} at a time" if self.config.jobs > 1 and count > 1 else ""
         folder = os.path.relpath(self.config.hydra.sweep.dir)
         log.info(
             "%s in %s, %d to run%s", "1 trial" if len(jobs) == 1 else f"{len(jobs)} trials", folder, count, at_a_time
         )
+        if any(job.begins for job in to_run):
+            total = sum(job.epochs for job in to_run)
+            begun = [job for job in to_run if job.begins]
+            log.info(
+                "%s, %d from the start, %d of %d epochs: %d begin from trials that differ in epochs alone",
+                "1 trial" if count == 1 else f"{count} trials",
+                count - len(begun),
+                total - sum(job.begins for job in begun),
+                total,
+                len(begun),
+            )
+        if why_not:
+            log.info("trials that differ in epochs alone share less than they could: %s", why_not)
         common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
         for job in jobs:
             log.info("  %s", job.describe(common))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cv_lab.config import Keys, split_override
 from cv_lab.study.record import BusyError, FolderState, OccupiedError, TrialRecord, UnreadableError, read_records
 from cv_lab.study.refusals import in_words
+from cv_lab.study.stages import families, family
 
 log = logging.getLogger(__name__)
 Check = Callable[[DictConfig, DictConfig], None]  # raises a ValueError for a config, given with Hydra's own part
@@ -39,6 +40,9 @@ class Job:
         why_not: why nothing can be done there.
         damaged: whether that is because its record cannot be read.
         refusal: why its config is refused.
+        siblings: the folders of trials that differ in their number of epochs alone, each with that number.
+        after: the trial of this multirun that it begins from, and so waits for.
+        begins: the epochs that it takes over from another trial.
     """
 
     number: int
@@ -49,6 +53,9 @@ class Job:
     why_not: str = ""
     damaged: bool = False
     refusal: str = ""
+    siblings: dict[Path, int] = field(default_factory=dict)
+    after: "Job | None" = None
+    begins: int = 0
 
     @property
     def log_file(self) -> Path:
@@ -63,6 +70,11 @@ class Job:
         return {str(key): value for key, value in plain.items()}
 
     @property
+    def epochs(self) -> int:
+        """The number of epochs asked for."""
+        return int(self.config.epochs)
+
+    @property
     def to_run(self) -> bool:
         return self.state not in (FolderState.COMPLETED, FolderState.FAILED, None)
 
@@ -72,6 +84,10 @@ class Job:
         state = self.why_not or self.state
         if state and state != FolderState.NEW:
             words.append(f"({state}{', ' if self.record.note else ''}{self.record.note})")
+        if self.after is not None:
+            words.append(f"(after epoch {self.begins} of #{self.after.number})")
+        elif self.begins:
+            words.append(f"(after epoch {self.begins} of a completed trial)")
         return " ".join(words)
 
 
@@ -138,6 +154,7 @@ def plan(
         raise RefusedError("\n".join(refused))
     if sharing is not None:
         _bring_together(jobs, sharing)
+    _tell_siblings(jobs, trials)
     return jobs
 
 
@@ -232,6 +249,18 @@ def _bring_together(jobs: Sequence[Job], sharing: Sharing) -> None:
             launcher: Any = job.config.hydra.launcher
             with read_write(launcher), open_dict(launcher):
                 launcher.together = [own, *others]
+
+
+def _tell_siblings(jobs: Sequence[Job], trials: dict[Path, dict[str, Any]]) -> None:
+    """Write to ``hydra.launcher.siblings`` of each trial the folders of those that it may begin from."""
+    found = families(trials)
+    for job in jobs:
+        launcher: Any = job.config.hydra.launcher
+        if len(launcher.get("together") or ()) < 2:  # else its head is trained with those of others
+            own = found.get(family(job.record.fields["config"]), {})
+            job.siblings = {folder: epochs for folder, epochs in own.items() if epochs != job.epochs}
+        with read_write(launcher), open_dict(launcher):
+            launcher.siblings = [str(folder) for folder in job.siblings]
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -97,8 +97,9 @@ class Runner:
         """Run all trials; return the exit code if it had to stop before."""
         try:
             while self.waiting or self.running:
-                while self.waiting and self.free:
-                    self._start(self.waiting.popleft(), self.free.pop(0))
+                while self.free and (ready := self._ready()) is not None:
+                    self.waiting.remove(ready)
+                    self._start(ready, self.free.pop(0))
                 ends = [self._end(running) for running in self._ended()]
                 if self.config.fail_fast and not all(ends):
                     count = len(self.waiting)
@@ -110,6 +111,11 @@ class Runner:
             self._interrupt()
             return 130
         return None
+
+    def _ready(self) -> Job | None:
+        """The first trial that waits for no other; one that begins from another waits until that has ended."""
+        unfinished = {id(job) for job in (*self.waiting, *(running.job for running in self.running.values()))}
+        return next((job for job in self.waiting if id(job.after) not in unfinished), None)
 
     def _start(self, job: Job, slot: Slot) -> None:
         payload = cloudpickle.dumps((Singleton.get_state(), *self.arguments(job)))

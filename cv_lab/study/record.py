@@ -96,6 +96,7 @@ class TrialRecord:
             "attempts": [],  # earlier ones, oldest first
             "files": [],  # written by failed or interrupted attempts
             "error": None,
+            "began_from": None,  # another trial: its "name", and the "epochs" that were taken over
         }
 
     @property
@@ -107,6 +108,11 @@ class TrialRecord:
     def is_open(self) -> bool:
         """Whether this process has taken the folder and not given it back."""
         return self._heartbeat is not None
+
+    @property
+    def began_from_another(self) -> bool:
+        """Whether the trial's first epochs were trained by another one."""
+        return self.fields["began_from"] is not None
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -248,6 +254,8 @@ class TrialRecord:
             if state is FolderState.RETRIED:
                 _remove_results(self.folder, self.fields["files"], pids)
                 self.fields["files"] = []
+            else:
+                self.fields["began_from"] = earlier.get("began_from")
         self._heartbeat = Heartbeat(self.path)
         self.update(name=self.folder.name, **_git())
         write_yaml(self.folder / ".hydra" / "config.yaml", self.config)

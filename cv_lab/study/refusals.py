@@ -17,16 +17,31 @@ def refusals(context: Any, check: str, configs: Mapping[int, dict[str, Any]]) ->
     Returns:
         Messages by the numbers of the trials that are refused.
     """
+    # Where the process was killed, each trial checks its config again.
+    return ask(context, f"{__name__}.problems_of", check, dict(configs)) or {}
+
+
+def ask(context: Any, function: str, *arguments: Any) -> Any:
+    """Call a function in a process like those of trials, which has imported what they need.
+
+    Args:
+        context: of multiprocessing.
+        function: its dotted name.
+        arguments: are pickled, as the answer is.
+
+    Returns:
+        The function's answer; None if the process was killed.
+    """
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_check, args=(sender, check, dict(configs)))
+    process = context.Process(target=_answer, args=(sender, function, arguments))
     process.start()
     sender.close()
     try:
-        problems: dict[int, str] = receiver.recv()
-    except EOFError:  # it was killed; each trial checks its config again
-        problems = {}
+        answer = receiver.recv()
+    except EOFError:
+        answer = None
     process.join()
-    return problems
+    return answer
 
 
 def in_words(problems: Mapping[int, str], trials: int) -> str:
@@ -44,11 +59,16 @@ def _which(numbers: Sequence[int], trials: int) -> str:
     return ", ".join(f"#{number}" for number in numbers)
 
 
-def _check(sender: Any, check: str, configs: Mapping[int, dict[str, Any]]) -> None:
+def _answer(sender: Any, function: str, arguments: Sequence[Any]) -> None:
+    sender.send(get_method(function)(*arguments))
+
+
+def problems_of(check: str, configs: Mapping[int, dict[str, Any]]) -> dict[int, str]:
+    """The messages of the configs that the function named `check` refuses, by the numbers of their trials."""
     problems = {}
     for number, config in configs.items():
         try:
             get_method(check)(config)
         except ValueError as error:
             problems[number] = str(error)
-    sender.send(problems)
+    return problems

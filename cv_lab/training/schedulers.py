@@ -1,7 +1,17 @@
 """Learning-rate schedules over all optimizer steps of a trial. Each returns a scheduler to be stepped once a step."""
 
+import math
+
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+)
 
 
 def cosine(optimizer: Optimizer, total_steps: int) -> LRScheduler:
@@ -41,3 +51,39 @@ def step(
 ) -> LRScheduler:
     """Multiply the learning rate by `gamma` at each of `milestones`, given as fractions of all steps."""
     return MultiStepLR(optimizer, [round(share * total_steps) for share in milestones], gamma=gamma)
+
+
+def wsd(
+    optimizer: Optimizer, total_steps: int, warmup: int = 0, cooldown: float = 0.2, shape: str = "1-sqrt"
+) -> LRScheduler:
+    """Linearly up during `warmup` steps, constant, and down to 0 during the last steps (Haegele et al., 2024).
+
+    Until its cooldown begins, the rate does not depend on the number of all steps. Trials of different length share
+    their beginnings up to there.
+
+    Args:
+        optimizer: has the constant rate.
+        total_steps: of the trial.
+        warmup: number of steps.
+        cooldown: fraction of all steps.
+        shape: "1-sqrt", with 1 minus the square root of the part of the cooldown that is over as the factor, or
+            "linear".
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+    if warmup < 0:
+        raise ValueError(f"scheduler.warmup={warmup} must be a number of steps, at least 0")
+    if not 0 <= cooldown <= 1:
+        raise ValueError(f"scheduler.cooldown={cooldown} must be a fraction of all steps, from 0 to 1")
+    if shape not in ("1-sqrt", "linear"):
+        raise ValueError(f"scheduler.shape={shape} is not known: give 1-sqrt or linear")
+    length = round(cooldown * total_steps)
+    power = 0.5 if shape == "1-sqrt" else 1.0
+
+    def factor(step: int) -> float:
+        # The first step of the cooldown has the full rate, so that a checkpoint from before holds for longer trials.
+        over = max(0, step - (total_steps - length))
+        return min(1.0, (step + 1) / (warmup + 1)) * (1 - math.pow(over / length, power) if over else 1.0)
+
+    return LambdaLR(optimizer, factor)

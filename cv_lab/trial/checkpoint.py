@@ -9,7 +9,11 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from cv_lab.files import replacing
+from cv_lab.files import check_zip, replacing
+
+
+class DamagedCheckpointError(RuntimeError):
+    """The checkpoint that a trial should continue from cannot be loaded."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -63,3 +67,19 @@ class StayStopped(Callback):
             assert isinstance(callback, EarlyStopping)
             if callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
                 trainer.should_stop = True
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a trial's checkpoint; its tensors are read from the file when they are used.
+
+    Raises:
+        DamagedCheckpointError: if it is damaged.
+    """
+    try:
+        check_zip(path)
+        saved: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
+    except Exception as error:
+        raise DamagedCheckpointError(
+            f"{path} is damaged, so the trial cannot continue: the same command again starts it anew"
+        ) from error
+    return saved

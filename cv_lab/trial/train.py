@@ -25,14 +25,13 @@ from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing
 from cv_lab.config import plain
 from cv_lab.data.base import ImageData
-from cv_lab.files import check_zip
 from cv_lab.knobs import check_config
 from cv_lab.study.record import FolderState, TrialRecord
 from cv_lab.tasks.base import Task
 from cv_lab.training.seeds import seed_all
 from cv_lab.trial.arguments import check_arguments
 from cv_lab.trial.build import build_data_and_task
-from cv_lab.trial.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last
+from cv_lab.trial.checkpoint import AtomicCheckpointIO, StayStopped, best_and_last, load_checkpoint
 from cv_lab.trial.hardware import device_name, resolve_precision
 from cv_lab.trial.loggers import make_loggers
 from cv_lab.trial.result import (
@@ -43,13 +42,10 @@ from cv_lab.trial.result import (
     parameter_counts,
     result_of_training,
 )
+from cv_lab.trial.stages import KeepTrunk, begin
 from cv_lab.trial.trainer import check_limits, check_settings, make_trainer
 
 log = logging.getLogger(__name__)
-
-
-class DamagedCheckpointError(RuntimeError):
-    """The checkpoint that a trial should continue from cannot be loaded."""
 
 
 def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderState) -> dict[str, Any]:
@@ -71,7 +67,7 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
     seed_all(config.seed, torch.device("cpu"))  # where networks are made
     os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with
     data, task = build_data_and_task(config)
-    checkpoint, log_from = _continue_from(record, standing)
+    checkpoint, log_from = _continue_from(record, standing, config, task)
     observers = _observers(config, record)
     best, last = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
     trainer = _trainer(config, record, task, observers, (best, last), log_from)
@@ -104,7 +100,7 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
 
 def _observers(config: DictConfig, record: TrialRecord) -> Observers:
     timing = Timing()
-    history = EpochHistory(record.folder / "metrics.csv", timing)
+    history = EpochHistory(record.folder / "metrics.csv", timing, replay=record.began_from_another)
     diagnostics = Diagnostics(history, remedies_in_use(config, HydraConfig.get().runtime.choices))
     return Observers(history, timing, diagnostics)
 
@@ -130,7 +126,12 @@ def _trainer(
         task,
         [*own, observers.timing, StayStopped()]
         + [_bind(callback, task) for callback in chosen if callback is not None]
-        + [observers.history, observers.diagnostics, *checkpoints],
+        + [
+            observers.history,
+            observers.diagnostics,
+            *checkpoints,
+            KeepTrunk(record.folder / "checkpoints", plain(config)),
+        ],
         precision=resolve_precision(config.precision, config.trainer.accelerator),
         logger=make_loggers(config, log_from),
         plugins=[AtomicCheckpointIO()],
@@ -176,26 +177,26 @@ def _silence_warnings() -> None:
         warnings.filterwarnings("ignore", f".*{message}.*")
 
 
-def _continue_from(record: TrialRecord, standing: FolderState) -> tuple[Path | None, int | None]:
-    """The checkpoint to go on from, if any, and the step from which on the log of an earlier attempt is void."""
-    if standing is FolderState.NEW:
-        return None, None
+def _continue_from(
+    record: TrialRecord, standing: FolderState, config: DictConfig, task: Task
+) -> tuple[Path | None, int | None]:
+    """The checkpoint to go on from, if any, and the step from which on the log of an earlier attempt is void.
+
+    Another trial of the study, which differs in its number of epochs alone, may have come further than this one.
+    """
+    saved = {}
+    if standing is FolderState.CONTINUED and record.last_checkpoint is not None:
+        saved = load_checkpoint(record.last_checkpoint)
+        if saved.get("together"):  # such epochs take no time, and are gone through again
+            return None, 0
+    if record.write:
+        begin(record, config, task.hparams, done=int(saved.get("epoch", -1)) + 1)
     last = record.last_checkpoint
-    saved = {} if last is None else _load(last)
-    if last is None or saved.get("together"):  # such epochs take no time, and are gone through again
-        return None, 0
+    if record.began_from_another:  # whose log has more than the epochs
+        return last, 0
+    if last is None:
+        return None, None if standing is FolderState.NEW else 0
     return last, saved["global_step"] + 1  # metrics and pictures of an epoch lie at its last step
-
-
-def _load(checkpoint: Path) -> dict[str, Any]:
-    try:
-        check_zip(checkpoint)
-        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, mmap=True)
-    except Exception as error:
-        raise DamagedCheckpointError(
-            f"{checkpoint} is damaged, so the trial cannot continue: the same command again starts it anew"
-        ) from error
-    return saved
 
 
 def _bind(callback: Any, task: Task) -> Callback:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from cv_lab.callbacks.diagnostics import Diagnostics, remedies_in_use
+from cv_lab.callbacks.diagnostics import Diagnostics, findings_of, remedies_in_use
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.timing import Timing
 from cv_lab.data.base import ImageData, Split
@@ -232,3 +232,10 @@ def test_overfitting_is_silent_while_both_losses_fall_or_one_stands() -> None:
 
 def test_a_loss_without_validation_is_no_overfitting(tmp_path: Path) -> None:
     assert diagnosis.overfitting([{"epoch": 1, "train/loss": 1.0}], "val/accuracy") is None
+
+
+def test_a_longer_training_judges_the_epochs_that_it_continues_by_its_own_length() -> None:
+    epochs = [{"step": 20 * n, "messages": {"dead_learning": f"after {n}"}} for n in (1, 2)]
+    (found,) = findings_of(epochs, planned_steps=40)  # a short training is judged at its end
+    assert found == {"kind": "dead_learning", "epoch": 2, "message": "after 2", "recovered": None}
+    assert findings_of(epochs, planned_steps=200) == []

@@ -60,3 +60,25 @@ def test_a_cycle_of_rate_zero_stays_at_zero() -> None:
         optimizer.step()
         schedule.step()
         assert optimizer.param_groups[0]["lr"] == 0
+
+
+def test_wsd_rises_stays_and_falls() -> None:
+    seen = [rate for (rate,) in rates(partial(schedulers.wsd, warmup=3, cooldown=0.2))]
+    assert seen[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert set(seen[3:81]) == {1.0}  # the cooldown's first step has the full rate
+    assert seen[85] == pytest.approx(0.5)  # a quarter of the cooldown is over: 1 - sqrt(1/4)
+    assert seen[99] == pytest.approx(1 - (19 / 20) ** 0.5)
+    seen = [rate for (rate,) in rates(partial(schedulers.wsd, cooldown=0.2, shape="linear"))]
+    assert seen[90] == pytest.approx(0.5)
+
+
+def test_wsd_does_not_know_its_length_before_the_cooldown() -> None:
+    short, long = (rates(partial(schedulers.wsd, warmup=10), steps, (0.3, 0.07)) for steps in (50, 100))
+    assert short[:41] == long[:41]
+    assert short[41] != long[41]
+
+
+@pytest.mark.parametrize("options", [{"warmup": -1}, {"cooldown": 1.5}, {"shape": "cosine"}])
+def test_wsd_refuses_what_it_cannot_do(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"scheduler.{next(iter(options))}="):
+        rates(partial(schedulers.wsd, **options))
