@@ -5,7 +5,7 @@ from typing import Any
 
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.layout import image_files, split_folders, subfolders
+from cv_lab.data.layout import contents, image_files, split_folders, subfolders
 from cv_lab.data.photos import PhotoData, decoded_size
 from cv_lab.data.problems import Problems
 
@@ -68,6 +68,9 @@ class ImageFolder(PhotoData):
         if split == "train":
             _refuse_empty(found.labels.tolist(), classes, folder, "none of their files can be used")
         return found
+
+    def fingerprint(self) -> str:
+        return contents(self.root)
 
     def _folders(self) -> dict[Split, Path]:
         found = split_folders(self.root)

@@ -6,7 +6,7 @@ from typing import Any
 
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.layout import image_files, split_folders
+from cv_lab.data.layout import contents, image_files, split_folders
 from cv_lab.data.mask_files import UNLABELLED, MaskFiles, Names
 from cv_lab.data.masks import MaskData, class_names
 from cv_lab.data.problems import Problems
@@ -68,6 +68,9 @@ class MaskFolder(MaskData):
         classes = self._classes()
         masks = MaskFiles(_masks_of(images, folder, problems), classes, self.values, self.colours)
         return self.decode(images, masks, classes, problems)
+
+    def fingerprint(self) -> str:
+        return contents(self.root)
 
     def _folders(self) -> dict[Split, Path]:
         found = split_folders(self.root)

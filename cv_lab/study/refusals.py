@@ -17,16 +17,31 @@ def refusals(context: Any, check: str, configs: Mapping[int, dict[str, Any]]) ->
     Returns:
         Messages by the numbers of the trials that are refused.
     """
+    answers = ask(context, check, configs)
+    return {number: str(answer) for number, answer in answers.items() if isinstance(answer, ValueError)}
+
+
+def ask(context: Any, function: str, configs: Mapping[int, dict[str, Any]]) -> dict[int, Any]:
+    """Call a function for the configs of trials in a process like theirs, which has imported what they need.
+
+    Args:
+        context: of multiprocessing.
+        function: dotted name.
+        configs: composed configs as plain values, by the trial's number.
+
+    Returns:
+        What it returns for each, or the ValueError that it raises; nothing if the process is killed.
+    """
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_check, args=(sender, check, dict(configs)))
+    process = context.Process(target=_answer, args=(sender, function, dict(configs)))
     process.start()
     sender.close()
     try:
-        problems: dict[int, str] = receiver.recv()
-    except EOFError:  # it was killed; each trial checks its config again
-        problems = {}
+        answers: dict[int, Any] = receiver.recv()
+    except EOFError:  # each trial does the same again
+        answers = {}
     process.join()
-    return problems
+    return answers
 
 
 def in_words(problems: Mapping[int, str], trials: int) -> str:
@@ -44,11 +59,11 @@ def _which(numbers: Sequence[int], trials: int) -> str:
     return ", ".join(f"#{number}" for number in numbers)
 
 
-def _check(sender: Any, check: str, configs: Mapping[int, dict[str, Any]]) -> None:
-    problems = {}
+def _answer(sender: Any, function: str, configs: Mapping[int, dict[str, Any]]) -> None:
+    answers: dict[int, Any] = {}
     for number, config in configs.items():
         try:
-            get_method(check)(config)
+            answers[number] = get_method(function)(config)
         except ValueError as error:
-            problems[number] = str(error)
-    sender.send(problems)
+            answers[number] = ValueError(str(error))  # which can be sent, whatever class of errors it was
+    sender.send(answers)
