@@ -117,7 +117,7 @@ def plan(
         sharing: see there; None for trials that share nothing.
         check: raises a ValueError for a config, given with Hydra's own part, that should be refused.
         fingerprints: give the contents of the data by the number of a trial, for plain values of "data" and "task" by
-            number; see :meth:`~cv_lab.study.record.TrialRecord.identify_data`. Asked only if the study has trials with such.
+            number; see :meth:`~cv_lab.study.record.TrialRecord.identify_data`. Asked only if the study has such trials.
 
     Raises:
         RefusedError: if a config cannot be composed or is refused, or a folder holds a trial of another config.
