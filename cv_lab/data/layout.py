@@ -108,7 +108,7 @@ def image_files(folder: Path, problems: Problems, deep: bool = True) -> list[Pat
             path = Path(place) / name
             if path.suffix.lower() in suffixes():
                 found.append(path)
-            else:
+            elif not name.startswith("_"):  # as Roboflow calls its tables and annotations among the images
                 problems.drop("files that are not images of a known format", str(path))
     return sorted(found, key=lambda path: natural(str(path.relative_to(folder))))
 

@@ -44,10 +44,8 @@ class PhotoData(ImageData):
         problems.settle(self.strict)
         self.problems += problems.as_plain()
 
-    def decode_squares(
-        self, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], size: int, problems: Problems
-    ) -> InMemoryImages:
-        """Return the largest central squares of `files` at `size` pixels.
+    def usable_squares(self, files: Sequence[Path], size: int, problems: Problems) -> tuple[MappedRows, list[int]]:
+        """Return the largest central squares of those `files` that can be used, uint8 (N, 3, size, size), and which.
 
         Raises:
             ValueError: if no file can be used.
@@ -60,7 +58,17 @@ class PhotoData(ImageData):
                 f"{problems.source}: none of the {len(files)} images can be used: "
                 f"{listed([example for some in problems.dropped.values() for example in some], '; ')}"
             )
-        pixels = MappedRows(stored.pixels.permute(0, 3, 1, 2), torch.tensor(kept))
+        return MappedRows(stored.pixels.permute(0, 3, 1, 2), torch.tensor(kept)), kept
+
+    def decode_squares(
+        self, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], size: int, problems: Problems
+    ) -> InMemoryImages:
+        """Return the largest central squares of `files` at `size` pixels.
+
+        Raises:
+            ValueError: if no file can be used.
+        """
+        pixels, kept = self.usable_squares(files, size, problems)
         return InMemoryImages(pixels, torch.tensor([labels[number] for number in kept]), tuple(classes))
 
 
