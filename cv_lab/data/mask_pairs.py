@@ -33,8 +33,8 @@ class Names(NamedTuple):
     """
 
     classes: Sequence[str] | None = None
-    values: Mapping[int, str] | None = None
-    colours: Mapping[str, Sequence[int]] | None = None
+    values: Mapping[Any, Any] | None = None
+    colours: Mapping[Any, Any] | None = None
 
 
 def mask_sets(root: Path) -> dict[Split, tuple[Path, Path]]:

@@ -17,8 +17,8 @@ from cv_lab.data.folder import ImageFolder, class_sets
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.labels_csv import LabelsCsv, read_labels
 from cv_lab.data.layout import SPLITS, image_files, is_hidden, subfolders
-from cv_lab.data.mask_folder import MaskFolder
 from cv_lab.data.mask_files import Names
+from cv_lab.data.mask_folder import MaskFolder
 from cv_lab.data.mask_pairs import IMAGES, MASKS, listed_names, mask_sets, names_beside, pairs
 from cv_lab.data.npz import NpzImages, arrays_of
 from cv_lab.data.photos import PhotoData
