@@ -102,6 +102,13 @@ class ImageData(LightningDataModule):
         """The sets that the data set is divided into; a missing "val" or "test" is held out from "train"."""
         return ("train", "test")
 
+    def fingerprint(self) -> str:
+        """A hash of the data's files, which changes when they do; "" where the parameters alone say what the data are.
+
+        Decodes nothing, and needs no :meth:`setup`.
+        """
+        return ""
+
     def setup(self, stage: str | None = None) -> None:
         """Load, split and reduce; called by Lightning before each of fit and test, working only once."""
         if self.train is not None:

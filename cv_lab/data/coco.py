@@ -27,7 +27,7 @@ from cv_lab.data.coco_json import (
 )
 from cv_lab.data.in_memory import InMemoryImages, MappedRows
 from cv_lab.data.instances import InstanceImages, Instances, by_id
-from cv_lab.data.layout import SPLITS
+from cv_lab.data.layout import SPLITS, contents
 from cv_lab.data.masks import MaskData
 from cv_lab.data.pixels import Pixels, upright
 from cv_lab.data.problems import Problems, Unusable, listed
@@ -94,6 +94,9 @@ class Coco(MaskData):
 
     def splits(self) -> tuple[Split, ...]:
         return tuple(self.sources)
+
+    def fingerprint(self) -> str:
+        return contents(*(path for source in self.sources.values() for path in source))
 
     def setup(self, stage: str | None = None) -> None:
         """See :meth:`~cv_lab.data.base.ImageData.setup`.
@@ -165,6 +168,7 @@ class Coco(MaskData):
         if not kept:
             reasons = [f"{kind}: {listed(examples, count=2)}" for kind, examples in problems.dropped.items()]
             raise ValueError(f"{problems.source}: none of its {len(files)} images can be used: {'; '.join(reasons)}")
+        self.files.append([str(files[number]) for number in kept])
         pixels = MappedRows(stored.pixels.permute(0, 3, 1, 2), torch.tensor(kept))
         return InstanceImages(pixels, objects, classes)
 

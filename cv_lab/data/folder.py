@@ -5,7 +5,7 @@ from typing import Any
 
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.layout import image_files, split_folders, subfolders
+from cv_lab.data.layout import contents, image_files, split_folders, subfolders
 from cv_lab.data.photos import PhotoData, decoded_size
 from cv_lab.data.problems import Problems
 
@@ -69,19 +69,35 @@ class ImageFolder(PhotoData):
             _refuse_empty(found.labels.tolist(), classes, folder, "none of their files can be used")
         return found
 
+    def fingerprint(self) -> str:
+        return contents(self.root)
+
     def _folders(self) -> dict[Split, Path]:
-        found = split_folders(self.root)
-        if "train" not in found:
-            if found or not self.root.is_dir() or not subfolders(self.root):
-                raise FileNotFoundError(
-                    f"there is no folder {self.root / 'train'}: data=folder reads data.root/train/CLASS and, where "
-                    "they exist, data.root/val/CLASS and data.root/test/CLASS; or data.root/CLASS alone"
-                )
-            return {"train": self.root}
+        found = class_sets(self.root)
+        if not found:
+            raise FileNotFoundError(
+                f"there is no folder {self.root / 'train'}: data=folder reads data.root/train/CLASS and, where "
+                "they exist, data.root/val/CLASS and data.root/test/CLASS; or data.root/CLASS alone"
+            )
         return found
 
     def _beside(self, folder: Path) -> list[Path]:
         return image_files(folder, Problems(folder), deep=False)
+
+
+def class_sets(root: Path) -> dict[Split, Path]:
+    """The folder of each split below which the folders of classes lie; `root` itself where it holds classes.
+
+    Empty if there is no training set.
+    """
+    found = split_folders(root)
+    if "train" in found:
+        others = [path for path in subfolders(root) if path not in found.values()]
+        # Images right in ``train``, beside folders of other names: it is a class of vehicles.
+        if others and not subfolders(found["train"]) and image_files(found["train"], Problems(root)):
+            return {"train": root}
+        return found
+    return {"train": root} if not found and root.is_dir() and subfolders(root) else {}
 
 
 def _refuse_empty(labels: list[int], classes: list[str], folder: Path, remedy: str) -> None:

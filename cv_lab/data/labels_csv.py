@@ -15,6 +15,7 @@ import torch
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.label_sets import LabelledImages
+from cv_lab.data.layout import contents
 from cv_lab.data.photos import PhotoData, decoded_size
 from cv_lab.data.problems import Problems
 
@@ -104,6 +105,9 @@ class LabelsCsv(PhotoData):
         if "train" not in named:
             raise ValueError(f"{self.csv} has no row of the split train, but of {', '.join(sorted(named))}: add some")
         return tuple(split for split in SETS if split in named)
+
+    def fingerprint(self) -> str:
+        return contents(self.csv, *self.table.files)
 
     def load(self, split: Split) -> InMemoryImages:
         """Decode the images of one split.

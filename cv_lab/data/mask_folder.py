@@ -6,26 +6,26 @@ from typing import Any
 
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.layout import image_files, split_folders
+from cv_lab.data.layout import contents
 from cv_lab.data.mask_files import UNLABELLED, MaskFiles, Names
+from cv_lab.data.mask_pairs import listed_names, mask_sets, names_beside, pairs
 from cv_lab.data.masks import MaskData, class_names
 from cv_lab.data.problems import Problems
-
-FOLDERS = ("masks", "labels", "annotations", "gt")
-ENDINGS = ("", "_mask", "-mask", "_masks", "_label", "_labels", "_seg", "_gt", "_L")  # behind the name of the image
 
 
 class MaskFolder(MaskData):
     """Images ``root/{train,val,test}/images/NAME.jpg`` with masks ``root/{train,val,test}/masks/NAME.png``.
 
-    ``root/images`` and ``root/masks`` serve as well. Validation and test sets that are missing are held out from the
-    training set. A mask is a grey or palette image of its image's size whose pixels are classes, 255 meaning
-    unlabelled, unless `values` or `colours` say otherwise.
+    Many other layouts serve as well: ``root/images/train`` and ``root/masks/train``, ``root/images`` and
+    ``root/masks`` alone, masks beside their images, Pascal VOC's with its lists; see
+    :mod:`~cv_lab.data.mask_pairs`. Validation and test sets that are missing are held out from the training set. A mask
+    is a grey or palette image of its image's size whose pixels are classes, 255 meaning unlabelled, unless `values` or
+    `colours` say otherwise.
 
     Args:
         root: folder of the splits, or of ``images`` and ``masks``.
-        classes: names of the labels 0, 1, 2, ...; by default those of `values` or `colours`, or the lines of
-            ``root/classes.txt``.
+        classes: names of the labels 0, 1, 2, ...; by default those of `values` or `colours`, or what a file of names in
+            `root` says, such as ``classes.txt`` with a name in each line.
         values: the class of each number of a mask's pixel, {0: background, 255: road}; "unlabelled" leaves pixels out.
         colours: the class of each colour, {road: [128, 64, 128]} or {road: "#804080"}, instead of numbers.
         options: see :class:`~cv_lab.data.masks.MaskData`.
@@ -45,8 +45,11 @@ class MaskFolder(MaskData):
         if values is not None and colours is not None:
             raise ValueError("data.values and data.colours are both given: masks hold numbers or colours, give one")
 
+    def fingerprint(self) -> str:
+        return contents(self.root)
+
     def splits(self) -> tuple[Split, ...]:
-        return tuple(self._folders())
+        return tuple(listed_names(self.root)) or tuple(self._sets())
 
     def load(self, split: Split) -> InMemoryImages:
         """Decode one split.
@@ -55,59 +58,53 @@ class MaskFolder(MaskData):
             FileNotFoundError: if there are no images, no masks, or no names of classes.
             ValueError: if masks cannot be used.
         """
-        folder = self._folders()[split]
-        if not (folder / "images").is_dir():
+        sets, lists = self._sets(), listed_names(self.root)
+        images, masks = sets["train" if lists else split]
+        problems = Problems(images.parent)
+        found = pairs(images, masks, problems if not lists else Problems(images))
+        if lists:
+            found = _of_names(found, images, lists[split], problems)
+        if not found:
+            raise FileNotFoundError(f"{images} holds no images")
+        classes, values, colours = self._meaning()
+        files = MaskFiles([mask for _, mask in found], classes, values, colours)
+        return self.decode([image for image, _ in found], files, classes, problems)
+
+    def _sets(self) -> dict[Split, tuple[Path, Path]]:
+        sets = mask_sets(self.root)
+        if "train" not in sets:
+            there = f"{self.root} holds" if self.root.is_dir() else f"there is no folder {self.root}, and so"
             raise FileNotFoundError(
-                f"there is no folder {folder / 'images'}: data=mask_folder reads images and masks of data.root/train, "
-                "data.root/val and data.root/test, or of data.root"
+                f"{there} no images with masks to train on: data=mask_folder reads data.root/train/images and "
+                "data.root/train/masks, val and test likewise, or data.root/images and data.root/masks"
             )
-        problems = Problems(folder)
-        images = image_files(folder / "images", problems)
-        if not images:
-            raise FileNotFoundError(f"{folder / 'images'} holds no images")
-        classes = self._classes()
-        masks = MaskFiles(_masks_of(images, folder, problems), classes, self.values, self.colours)
-        return self.decode(images, masks, classes, problems)
+        return sets
 
-    def _folders(self) -> dict[Split, Path]:
-        found = split_folders(self.root)
-        return (
-            found
-            if "train" in found
-            else {"train": self.root if (self.root / "images").is_dir() else self.root / "train"}
-        )
-
-    def _classes(self) -> Sequence[str]:
-        path = self.root / "classes.txt"
+    def _meaning(self) -> tuple[Sequence[str], Names | None, Names | None]:
+        """The names of the classes, and the class of each number or colour."""
+        values, colours = self.values, self.colours
+        if not self.given and values is None and colours is None:
+            classes, values, colours = names_beside(self.root)
+            if classes is not None:
+                return classes, None, None
         if self.given:
-            return self.given
-        if self.values is not None or self.colours is not None:
-            named = self.values.values() if self.values is not None else (self.colours or {})
-            return list(dict.fromkeys(str(name) for name in named if name not in (None, UNLABELLED)))
-        if not path.is_file():
+            return self.given, values, colours
+        if values is None and colours is None:
             raise FileNotFoundError(
-                f"there is no {path}, which names one class in each line: write it, or give "
+                f"there is no {self.root / 'classes.txt'}, which names one class in each line: write it, or give "
                 "data.classes=[background,cat,...]"
             )
-        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        named = values.values() if values is not None else (colours or {})
+        return list(dict.fromkeys(str(name) for name in named if name not in (None, UNLABELLED))), values, colours
 
 
-def _masks_of(images: Sequence[Path], folder: Path, problems: Problems) -> list[Path]:
-    """The mask of each image; one that does not exist is called ``masks/NAME.png``."""
-    masks = next((folder / name for name in FOLDERS if (folder / name).is_dir()), folder / FOLDERS[0])
-    files = image_files(masks, problems) if masks.is_dir() else []
-    by_name = {str(path.relative_to(masks).with_suffix("")): path for path in files}
-    found = []
-    for image in images:
-        name = image.relative_to(folder / "images")
-        stem = str(name.with_suffix(""))
-        names = [str(name), *(stem + ending for ending in ENDINGS)]
-        found.append(next((by_name[some] for some in names if some in by_name), masks / f"{stem}.png"))
-    used = set(found)
-    for path in files:
-        if path not in used:
-            problems.drop("masks without an image", str(path))
-    if len(used) < len(found):
-        twice = [str(path) for path in used if found.count(path) > 1]
-        problems.note("masks belong to several images", ", ".join(sorted(twice)[:5]))
-    return found
+def _of_names(
+    found: Sequence[tuple[Path, Path]], images: Path, names: Sequence[str], problems: Problems
+) -> list[tuple[Path, Path]]:
+    """The pairs whose images a list names, with or without their suffixes."""
+    by_name = {str(image.relative_to(images).with_suffix("")): (image, mask) for image, mask in found}
+    by_name |= {str(image.relative_to(images)): (image, mask) for image, mask in found}
+    for name in names:
+        if name not in by_name:
+            problems.drop("names of the list without an image", name)
+    return [by_name[name] for name in names if name in by_name]

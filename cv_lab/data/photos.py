@@ -34,6 +34,8 @@ class PhotoData(ImageData):
     def __init__(self, cache_dir: str | None = None, strict: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.cache_dir, self.strict = cache_dir, strict
+        self.settled: list[Problems] = []  # of each split, in the order in which they are loaded
+        self.files: list[list[str]] = []  # that are used of each split, in the same order
 
     def settle(self, problems: Problems) -> None:
         """Log `problems` and keep them for the trial's record.
@@ -43,6 +45,7 @@ class PhotoData(ImageData):
         """
         problems.settle(self.strict)
         self.problems += problems.as_plain()
+        self.settled.append(problems)
 
     def usable_squares(self, files: Sequence[Path], size: int, problems: Problems) -> tuple[MappedRows, list[int]]:
         """Return the largest central squares of those `files` that can be used, uint8 (N, 3, size, size), and which.
@@ -58,6 +61,7 @@ class PhotoData(ImageData):
                 f"{problems.source}: none of the {len(files)} images can be used: "
                 f"{listed([example for some in problems.dropped.values() for example in some], '; ')}"
             )
+        self.files.append([stored.facts[number]["name"] for number in kept])
         return MappedRows(stored.pixels.permute(0, 3, 1, 2), torch.tensor(kept)), kept
 
     def decode_squares(

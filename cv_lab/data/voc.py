@@ -9,6 +9,7 @@ from torchvision.datasets import VOCSegmentation
 
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
+from cv_lab.data.layout import contents
 from cv_lab.data.mask_files import MaskFiles
 from cv_lab.data.masks import MaskData, class_names
 from cv_lab.data.problems import Problems
@@ -64,6 +65,9 @@ class Voc(MaskData):
             )
         log.info("%s is not there: downloading VOC %s", self.folder, self.year)
         VOCSegmentation(str(self.root), str(self.year), download=True)
+
+    def fingerprint(self) -> str:
+        return contents(*(self.folder / name for name in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass")))
 
     def load(self, split: Split) -> InMemoryImages:
         path = self.folder / "ImageSets" / "Segmentation" / f"{'train' if split == 'train' else 'val'}.txt"

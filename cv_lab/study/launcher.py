@@ -16,7 +16,7 @@ from cv_lab.study.plan import Job, RefusedError, Sharing, plan, without_hydra
 from cv_lab.study.processes import Runner, signals_as_interrupt, start_context
 from cv_lab.study.read import read_trial
 from cv_lab.study.record import UnreadableError, failed_value
-from cv_lab.study.refusals import ask, in_words, refusals
+from cv_lab.study.refusals import ask, ask_each, in_words, refusals
 from cv_lab.study.stages import chain
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ class ProcessLauncher(Launcher):
         check: dotted name of a function that raises a ValueError for a trial's config, given with Hydra's own part, if
             the trial should be refused.
         check_parts: the same, for a check of the config's plain values that imports what the trials import.
+        fingerprint: dotted name of a function that returns the fingerprint of the data of a config's plain values, in a
+            process that has imported what the trials import.
         sharing: see :class:`~cv_lab.study.plan.Sharing`; null for trials that share nothing.
         agreements: dotted name of a function that says up to which epoch trials agree that differ in their number of
             epochs alone, see :mod:`cv_lab.study.stages`; null lets each train all of its epochs.
@@ -47,12 +49,14 @@ class ProcessLauncher(Launcher):
         before_trial: str | None = None,
         check: str | None = None,
         check_parts: str | None = None,
+        fingerprint: str | None = None,
         sharing: DictConfig | None = None,
         agreements: str | None = None,
     ) -> None:
         self.keys, self.preload, self.before_trial = get_object(keys), list(preload), before_trial
         self.check, self.check_parts = None if check is None else get_object(check), check_parts
         self.agreements = agreements
+        self.fingerprint = fingerprint
         self.sharing = None if sharing is None else Sharing(**sharing)  # type: ignore[arg-type]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -74,7 +78,14 @@ class ProcessLauncher(Launcher):
             _refuse(f"trial_timeout={self.config.trial_timeout:g}: give seconds, more than 0, or null")
         try:
             planned = plan(
-                self.hydra_context, self.config, job_overrides, initial_job_idx, self.keys, self.sharing, self.check
+                self.hydra_context,
+                self.config,
+                job_overrides,
+                initial_job_idx,
+                self.keys,
+                self.sharing,
+                self.check,
+                None if self.fingerprint is None else self._fingerprints,
             )
         except (RefusedError, OSError) as error:
             _refuse(str(error))
@@ -95,6 +106,10 @@ class ProcessLauncher(Launcher):
     def _child(self, job: Job) -> tuple[Any, ...]:
         """What a trial's process needs to know."""
         return self.before_trial, self.hydra_context, self.task_function, job.config, job.log_file
+
+    def _fingerprints(self, configs: dict[int, dict[str, Any]]) -> dict[int, str]:
+        assert self.fingerprint is not None
+        return ask_each(start_context(self.preload), self.fingerprint, configs)
 
     def _check_parts(self, jobs: Sequence[Job], trials: int) -> None:
         if self.check_parts is None:

@@ -13,8 +13,17 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from cv_lab.config import Keys, split_override
-from cv_lab.study.record import BusyError, FolderState, OccupiedError, TrialRecord, UnreadableError, read_records
+from cv_lab.config import Keys, plain, split_override
+from cv_lab.study.identity import digest
+from cv_lab.study.record import (
+    FINGERPRINT,
+    BusyError,
+    FolderState,
+    OccupiedError,
+    TrialRecord,
+    UnreadableError,
+    read_records,
+)
 from cv_lab.study.refusals import in_words
 from cv_lab.study.stages import families, family
 
@@ -82,7 +91,7 @@ class Job:
         """Number, overrides but for the `common` ones, and what is done."""
         words = [f"#{self.number}", *(o for o in filter_overrides(self.overrides) if o not in common)]
         state = self.why_not or self.state
-        if state and state != FolderState.NEW:
+        if state and (state != FolderState.NEW or self.record.note):
             words.append(f"({state}{', ' if self.record.note else ''}{self.record.note})")
         if self.after is not None:
             words.append(f"(after epoch {self.begins} of #{self.after.number})")
@@ -114,6 +123,7 @@ def plan(
     keys: Keys,
     sharing: Sharing | None,
     check: Check | None = None,
+    fingerprints: Callable[[dict[int, dict[str, Any]]], dict[int, str]] | None = None,
 ) -> list[Job]:
     """Compose the configs of all trials and look into their folders. Writes nothing.
 
@@ -125,6 +135,8 @@ def plan(
         keys: what of a config identifies a trial.
         sharing: see there; None for trials that share nothing.
         check: raises a ValueError for a config, given with Hydra's own part, that should be refused.
+        fingerprints: give the contents of the data by the number of a trial, for plain values of "data" and "task" by
+            number; see :meth:`~cv_lab.study.record.TrialRecord.identify_data`. Asked only if the study has such trials.
 
     Raises:
         RefusedError: if a config cannot be composed or is refused, or a folder holds a trial of another config.
@@ -137,6 +149,8 @@ def plan(
     ]
     refused = _refused(jobs)
     trials = read_records(Path(config.hydra.sweep.dir).absolute())
+    if fingerprints is not None and any(FINGERPRINT in record.get("config", {}) for record in trials.values()):
+        _identify_data(jobs, fingerprints)
     for job in jobs:
         job.record.choose_folder(trials)
         try:
@@ -156,6 +170,18 @@ def plan(
         _bring_together(jobs, sharing)
     _tell_siblings(jobs, trials)
     return jobs
+
+
+def _identify_data(jobs: Sequence[Job], fingerprints: Callable[[dict[int, dict[str, Any]]], dict[int, str]]) -> None:
+    """Ask for the fingerprint of each data set once."""
+    same: dict[str, list[Job]] = {}
+    for job in jobs:
+        same.setdefault(digest([job.record.identified[key] for key in ("data", "task")]), []).append(job)
+    asked = {some[0].number: {key: plain(some[0].config[key]) for key in ("data", "task")} for some in same.values()}
+    known = fingerprints(asked)
+    for some in same.values():
+        for job in some:
+            job.record.identify_data(known.get(some[0].number, ""))
 
 
 def _refused(jobs: Sequence[Job]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cv_lab.study.record import UnreadableError, read_object
+from cv_lab.study.record import FINGERPRINT, UnreadableError, read_object
 from cv_lab.study.trials import Trial, number, varying_parameters
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def _with_differing_values(trials: Sequence[Trial]) -> list[Trial]:
         values = [config.get(key) for config in configs]
         if len({json.dumps(value) for value in values}) == 1 or key in names:
             continue
+        if key == FINGERPRINT and _is_implied(values, trials):
+            continue
         follows_group = key.partition(".")[0] in names  # as the options of another optimizer do
         copies = any(all(v == t.parameters.get(n) for v, t in zip(values, trials, strict=True)) for n in names)
         if not follows_group and not copies:
@@ -153,6 +155,12 @@ def _with_differing_values(trials: Sequence[Trial]) -> list[Trial]:
         )
         for trial, config in zip(trials, configs, strict=True)
     ]
+
+
+def _is_implied(values: Sequence[Any], trials: Sequence[Trial]) -> bool:
+    """Whether trials of the same parameters, seeds apart, have the same of `values`."""
+    settings = [str({name: v for name, v in t.parameters.items() if name != "seed"}) for t in trials]
+    return len(set(zip(settings, map(str, values), strict=True))) == len(set(settings))
 
 
 def _checked(result: dict[str, Any]) -> dict[str, Any]:

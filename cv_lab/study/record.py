@@ -26,6 +26,8 @@ SCHEMA = 1  # of trial.json and result.json; raised when a field changes its mea
 # Files of every trial. A new trial refuses a folder that holds one; so, later, they are known to be the trial's own.
 OWN_FILES = ("metrics.csv", "result.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt", ".hydra/config.yaml")
 
+FINGERPRINT = "data.fingerprint"  # the contents of the data's files, among the keys of the config
+
 # Types of errors that end a trial from outside. It continues from its last checkpoint; one that failed by itself
 # starts anew, since what went wrong may be in its checkpoint already.
 FROM_OUTSIDE = ("Killed", "TimedOut")
@@ -73,14 +75,14 @@ class TrialRecord:
         self.config = config
         self.identified = identifying(config, keys.not_identifying)
         self.note = ""
+        self._of_other_data = ""  # name of a folder with the same trial on other data
         self._heartbeat: Heartbeat | None = None
         hydra = HydraConfig.get()
         overrides = list(hydra.overrides.task)
         self._named_by_overrides = self.folder.name == trial_name(overrides)
         self.fields: dict[str, Any] = {
             "schema": SCHEMA,
-            "identity": digest(self.identified),
-            "setting": digest({**self.identified, "seed": None}),
+            **self._identity(),
             "status": "running",
             "start": _now(),
             "end": None,
@@ -88,7 +90,6 @@ class TrialRecord:
             "name": self.folder.name,
             "overrides": overrides,
             "parameters": parameters(config, keys, dict(hydra.runtime.choices), overrides),
-            "config": json.loads(json.dumps(flatten(self.identified), default=str)),
             "seed": config.seed,
             **this_process(),
             "python": platform.python_version(),
@@ -97,6 +98,23 @@ class TrialRecord:
             "files": [],  # written by failed or interrupted attempts
             "error": None,
             "began_from": None,  # another trial: its "name", and the "epochs" that were taken over
+        }
+
+    def identify_data(self, fingerprint: str) -> None:
+        """Make the contents of the data a part of what identifies the trial.
+
+        Args:
+            fingerprint: of the data's files; "" where the config says all, or where it is not known.
+        """
+        if fingerprint:
+            self.identified["data"] = {**self.identified["data"], "fingerprint": fingerprint}
+            self.fields |= self._identity()
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "identity": digest(self.identified),
+            "setting": digest({**self.identified, "seed": None}),
+            "config": json.loads(json.dumps(flatten(self.identified), default=str)),
         }
 
     @property
@@ -137,6 +155,8 @@ class TrialRecord:
                     self._move(folder)
                     return
         if self.folder in trials:
+            changed = difference(trials[self.folder].get("config", {}), self.fields["config"])
+            self._of_other_data = self.folder.name if changed.startswith(FINGERPRINT) and ";" not in changed else ""
             self._move(self._folder_with_identity())
 
     def state(self, retry_failed: bool = True) -> FolderState:
@@ -153,12 +173,14 @@ class TrialRecord:
         self.note = ""
         if not self.path.exists():
             self._refuse_files_of_others()
+            if self._of_other_data:
+                self.note = f"since the data have changed since {self._of_other_data}"
             return FolderState.NEW
         earlier = read_record(self.path)
-        of_this_config = self._is_identical(earlier)
-        if not of_this_config and not self._is_of_earlier_config(earlier):
+        of_this_config = self._has_config_of(earlier)
+        if not self._is_identical(earlier) and not self._is_of_earlier_config(earlier):
             raise OccupiedError(
-                f"{self.folder} holds a trial of another config. They differ in "
+                f"{self.folder} holds a trial of another config, or of data that have changed since. They differ in "
                 f"{difference(earlier.get('config', {}), self.fields['config'])}\n"
                 "Name another study (study=NAME), or remove that folder."
             )
@@ -278,6 +300,12 @@ class TrialRecord:
     def _is_identical(self, record: dict[str, Any]) -> bool:
         return bool(record["identity"] == self.fields["identity"])
 
+    def _has_config_of(self, record: dict[str, Any]) -> bool:
+        """Whether a record, of this trial, is of the same config; of one of the two, the data may not be known."""
+        theirs, own = record.get("config", {}), self.fields["config"]
+        same = all(theirs.get(key) == own.get(key) for key in (theirs.keys() | own.keys()) - {FINGERPRINT})
+        return self._is_identical(record) or same
+
     def _is_of_earlier_config(self, record: dict[str, Any]) -> bool:
         """Whether a record is of this trial before keys were added to the config's files, or removed from them."""
         theirs, own = record.get("config", {}), self.fields["config"]
@@ -290,7 +318,7 @@ class TrialRecord:
 
     def _differences(self, earlier: dict[str, Any]) -> str:
         words = []
-        if not self._is_identical(earlier):
+        if not self._has_config_of(earlier):
             words.append(f"of an earlier config: {difference(earlier['config'], self.fields['config'])}")
         if changed := difference(earlier.get("versions", {}), self.fields["versions"]):
             words.append(f"under other versions: {changed}")

@@ -17,8 +17,23 @@ def refusals(context: Any, check: str, configs: Mapping[int, dict[str, Any]]) ->
     Returns:
         Messages by the numbers of the trials that are refused.
     """
-    # Where the process was killed, each trial checks its config again.
-    return ask(context, f"{__name__}.problems_of", check, dict(configs)) or {}
+    answers = ask_each(context, check, configs)
+    return {number: str(answer) for number, answer in answers.items() if isinstance(answer, ValueError)}
+
+
+def ask_each(context: Any, function: str, configs: Mapping[int, dict[str, Any]]) -> dict[int, Any]:
+    """Call a function for the configs of trials in a process like theirs, see :func:`ask`.
+
+    Args:
+        context: of multiprocessing.
+        function: its dotted name.
+        configs: composed configs as plain values, by the trial's number.
+
+    Returns:
+        What it returns for each, or the ValueError that it raises; nothing if the process was killed, since each trial
+        does the same again.
+    """
+    return ask(context, f"{__name__}.answers_of", function, dict(configs)) or {}
 
 
 def ask(context: Any, function: str, *arguments: Any) -> Any:
@@ -63,12 +78,12 @@ def _answer(sender: Any, function: str, arguments: Sequence[Any]) -> None:
     sender.send(get_method(function)(*arguments))
 
 
-def problems_of(check: str, configs: Mapping[int, dict[str, Any]]) -> dict[int, str]:
-    """The messages of the configs that the function named `check` refuses, by the numbers of their trials."""
-    problems = {}
+def answers_of(function: str, configs: Mapping[int, dict[str, Any]]) -> dict[int, Any]:
+    """What `function` returns for each config, or the ValueError that it raises, by the numbers of their trials."""
+    answers: dict[int, Any] = {}
     for number, config in configs.items():
         try:
-            get_method(check)(config)
+            answers[number] = get_method(function)(config)
         except ValueError as error:
-            problems[number] = str(error)
-    return problems
+            answers[number] = ValueError(str(error))  # which can be sent, whatever class of errors it was
+    return answers

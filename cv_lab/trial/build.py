@@ -42,6 +42,16 @@ def build_data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     return data, task
 
 
+def fingerprint(config: Any) -> str:
+    """The fingerprint of the data that a config names; "" if it cannot be had, which the trial itself tells."""
+    try:
+        kind: type[Task] = get_class(config["task"]["_target_"])
+        data: ImageData = instantiate(config["data"], _partial_=True)(target=kind.target)
+        return data.fingerprint()
+    except Exception:  # whatever is wrong with the data is wrong with the trial, which says so where it is recorded
+        return ""
+
+
 def build_task(
     config: DictConfig,
     classes: Sequence[str],

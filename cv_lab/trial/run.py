@@ -25,6 +25,7 @@ from cv_lab.report.terminal import print_trial
 from cv_lab.study.read import read_trial
 from cv_lab.study.record import FolderState, TrialRecord, failed_value, read_records
 from cv_lab.study.trials import Trial
+from cv_lab.trial.build import fingerprint
 from cv_lab.trial.hardware import visible_gpus
 from cv_lab.trial.train import train_and_test
 
@@ -57,6 +58,7 @@ def run_trial(config: DictConfig) -> float:
     try:
         _heed_hangup()
         record = TrialRecord(config, KEYS, write=first)
+        record.identify_data(fingerprint(config))
         state = _open(record, config)
         if state is FolderState.FAILED:
             return _give_up(FailedBeforeError(record.folder))

@@ -1,0 +1,318 @@
+"""Each layout of docs/your_data.md is recognised, described, and read with the right classes and counts."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cv_lab.data.own import OwnData, recognise
+
+Build = Callable[[Path], None]
+COLOURS = {"background": (0, 0, 0), "road": (128, 64, 128), "car": (0, 0, 142)}
+
+
+def image(path: Path, number: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 255, (10, 12, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def images(folder: Path, count: int, suffix: str = ".png", start: int = 0) -> list[Path]:
+    paths = [folder / f"{number}{suffix}" for number in range(start, start + count)]
+    for number, path in enumerate(paths):
+        image(path, number)
+    return paths
+
+
+def mask(path: Path, colours: bool = False, values: tuple[int, ...] = (0, 1, 2)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels = np.repeat(np.array(values, np.uint8), 4)[None].repeat(10, 0)
+    if colours:
+        Image.fromarray(np.array(list(COLOURS.values()), np.uint8)[labels]).save(path)
+    else:
+        Image.fromarray(labels).save(path)
+
+
+def with_masks(
+    images_in: Path, masks_in: Path, count: int = 10, ending: str = "", suffix: str = ".jpg", colours: bool = False
+) -> None:
+    for path in images(images_in, count, suffix):
+        mask(masks_in / f"{path.stem}{ending}.png", colours)
+
+
+def classes_txt(root: Path) -> None:
+    (root / "classes.txt").write_text("background\nroad\ncar\n")
+
+
+def folders(*splits: str, counts: tuple[int, ...] = (10,)) -> Build:
+    def build(root: Path) -> None:
+        for split, count in zip(splits, counts, strict=True):
+            for name in ("cat", "dog", "owl"):
+                images(root / split / name, count)
+
+    return build
+
+
+def masks_in(*pairs: tuple[str, str], **options: Any) -> Build:
+    def build(root: Path) -> None:
+        for one, other in pairs:
+            with_masks(root / one, root / other, **options)
+        classes_txt(root)
+
+    return build
+
+
+def table(name: str, text: str) -> Build:
+    def build(root: Path) -> None:
+        files = images(root / "photos", 12)
+        rows = [text.format(path.name, "cat" if k % 2 else "dog", k % 2, 1 - k % 2) for k, path in enumerate(files)]
+        header = "file\tlabel" if "\t" in text else "file,label" if text.count(",") == 1 else "file,cat,dog"
+        (root / name).write_text("\n".join([header, *rows]))
+
+    return build
+
+
+def coco(json_path: str, folder: str, count: int = 10) -> Build:
+    def build(root: Path) -> None:
+        files = images(root / folder, count, ".jpg")
+        records = [{"id": k, "file_name": path.name, "width": 12, "height": 10} for k, path in enumerate(files)]
+        square = [[2, 2, 8, 2, 8, 8, 2, 8]]
+        objects = [
+            {"id": k, "image_id": k, "category_id": 7 + k % 2, "segmentation": square, "bbox": [2, 2, 6, 6], "area": 36}
+            for k in range(count)
+        ]
+        content = {
+            "images": records,
+            "annotations": objects,
+            "categories": [{"id": 7, "name": "cat"}, {"id": 8, "name": "dog"}],
+        }
+        path = root / json_path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+
+    return build
+
+
+def several(*builds: Build) -> Build:
+    def build(root: Path) -> None:
+        for one in builds:
+            one(root)
+
+    return build
+
+
+def voc(root: Path) -> None:
+    with_masks(root / "JPEGImages", root / "SegmentationClass")
+    classes_txt(root)
+    lists = root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("\n".join(map(str, range(7))))
+    (lists / "val.txt").write_text("7\n8\n9\n")
+
+
+def cvat(root: Path) -> None:
+    with_masks(root / "JPEGImages", root / "SegmentationClass", colours=True)
+    lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in COLOURS.items()]
+    (root / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", *lines]))
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "ImageSets/Segmentation/default.txt").write_text("\n".join(map(str, range(10))))
+
+
+def roboflow_masks(root: Path) -> None:
+    for split, count in (("train", 10), ("valid", 3)):
+        with_masks(root / split, root / split, count, "_mask")
+        (root / split / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, road\n2, car\n")
+
+
+def cityscapes(root: Path) -> None:
+    for split in ("train", "val"):
+        for number in range(6):
+            image(root / f"leftImg8bit/{split}/ulm/ulm_{number}_leftImg8bit.png")
+            mask(root / f"gtFine/{split}/ulm/ulm_{number}_gtFine_labelIds.png")
+    classes_txt(root)
+
+
+def npz(labels: int) -> Build:
+    def build(root: Path) -> None:
+        arrays: dict[str, np.ndarray] = {}
+        for split, count in (("train", 9), ("val", 3), ("test", 6)):
+            arrays[f"{split}_images"] = np.zeros((count, 8, 8), np.uint8)
+            arrays[f"{split}_labels"] = np.arange(count * labels).reshape(count, labels) % 3
+            if labels > 1:
+                arrays[f"{split}_labels"] = (arrays[f"{split}_labels"] > 0).astype(np.uint8)
+        np.savez(root / "medmnist.npz", **arrays)  # type: ignore[arg-type]
+
+    return build
+
+
+ANIMALS, ROADS, TWO = ("cat", "dog", "owl"), ("background", "road", "car"), ("cat", "dog")
+# name: what the task learns from, what is built, classes, images to train on, validate and test, what is said
+LAYOUTS: dict[str, tuple[str, Build, tuple[str, ...], tuple[int, int, int], str]] = {
+    "classes": (
+        *("label", folders("."), ANIMALS, (22, 4, 4)),
+        "ImageFolder, 3 classes, 30 images in one set: 15 % held out for validation and 15 % for the test",
+    ),
+    "classes, unpacked": ("label", folders("pets"), ANIMALS, (22, 4, 4), "3 classes, 30 images in one set"),
+    "classes, train": ("label", folders("Train"), ANIMALS, (22, 4, 4), "30 images in one set"),
+    "classes, train and val": (
+        *("label", folders("train", "valid", counts=(10, 2)), ANIMALS, (26, 6, 4)),
+        "36 images (train 30, val 6): 15 % held out for the test",
+    ),
+    "classes, train and test": (
+        *("label", folders("training", "Testing", counts=(10, 2)), ANIMALS, (26, 4, 6)),
+        "36 images (train 30, test 6): 15 % held out for validation",
+    ),
+    "classes, three sets": (
+        *("label", folders("train", "val", "test", counts=(10, 2, 1)), ANIMALS, (30, 6, 3)),
+        "ImageFolder, 3 classes, 39 images (train 30, val 6, test 3)",
+    ),
+    "classes, Kaggle's test": (
+        *("label", several(folders("train"), lambda root: (images(root / "test", 5), None)[1]), ANIMALS, (22, 4, 4)),
+        "30 images in one set; test/ has no folders of classes and is not used",
+    ),
+    "CSV": ("label", table("labels.csv", "photos/{},{}"), TWO, (8, 2, 2), "the table labels.csv, 2 labels, 12 images"),
+    "TSV": ("label", table("labels.tsv", "{}\t{}"), TWO, (8, 2, 2), "the table labels.tsv, 2 labels, 12 images"),
+    "CSV of several labels": ("labels", table("a.csv", "photos/{},{}"), TWO, (8, 2, 2), "12 images in one set"),
+    "CSV of 0 and 1": ("labels", table("a.csv", "photos/{0},{2},{3}"), TWO, (8, 2, 2), "2 labels"),
+    "npz": ("label", npz(1), ("0", "1", "2"), (9, 3, 6), "medmnist.npz, 18 images (train 9, val 3, test 6)"),
+    "npz of several labels": ("labels", npz(4), ("0", "1", "2", "3"), (9, 3, 6), "medmnist.npz, 18 images"),
+    "masks": (
+        *("mask", masks_in(("images", "masks")), ROADS, (7, 1, 2)),
+        "images with masks, 3 classes, 10 images in one set: 15 % held out for validation and 15 % for the test",
+    ),
+    "masks, labels": ("mask", masks_in(("imgs", "labels"), suffix=".bmp"), ROADS, (7, 1, 2), "10 images in one set"),
+    "masks, endings": ("mask", masks_in(("images", "gt"), ending="_mask"), ROADS, (7, 1, 2), "10 images in one set"),
+    "masks per split": (
+        *("mask", masks_in(("train/images", "train/masks"), ("val/images", "val/masks")), ROADS, (8, 10, 2)),
+        "20 images (train 10, val 10): 15 % held out for the test",
+    ),
+    "splits per masks": (
+        *("mask", masks_in(("images/train", "masks/train"), ("images/test", "masks/test")), ROADS, (8, 2, 10)),
+        "20 images (train 10, test 10): 15 % held out for validation",
+    ),
+    "masks, ADE20K": (
+        "mask",
+        masks_in(("images/training", "annotations/training"), ("images/validation", "annotations/validation")),
+        *(ROADS, (8, 10, 2), "train 10, val 10"),
+    ),
+    "masks, CamVid": ("mask", masks_in(("train", "trainannot"), ("test", "testannot")), ROADS, (8, 2, 10), "test 10"),
+    "masks, Carvana": ("mask", masks_in(("train", "train_masks"), ending="_mask"), ROADS, (7, 1, 2), "10 images"),
+    "masks, Cityscapes": ("mask", cityscapes, ROADS, (5, 6, 1), "12 images (train 6, val 6)"),
+    "masks, VOC": (
+        "mask",
+        voc,
+        ROADS,
+        (6, 3, 1),
+        "masks of Pascal VOC's layout, 3 classes, 10 images (train 7, val 3)",
+    ),
+    "masks, CVAT": ("mask", cvat, ROADS, (7, 1, 2), "Pascal VOC's layout, 3 classes, 10 images in one set"),
+    "masks, Roboflow": ("mask", roboflow_masks, ROADS, (8, 3, 2), "images with masks, 3 classes, 13 images"),
+    "COCO": (
+        *("instances", coco("annotations.json", "images"), TWO, (6, 2, 2)),
+        "COCO json, 10 images in one set: 15 % held out for validation and 15 % for the test",
+    ),
+    "COCO beside": ("instances", coco("images/result.json", "images"), TWO, (6, 2, 2), "10 images in one set"),
+    "COCO, three sets": (
+        "instances",
+        several(coco("train.json", "train"), coco("val.json", "val", 4), coco("test.json", "test", 3)),
+        *(TWO, (10, 4, 3), "COCO json, 17 images (train 10, val 4, test 3)"),
+    ),
+    "COCO as published": (
+        "instances",
+        several(
+            coco("annotations/instances_train2017.json", "train2017"),
+            coco("annotations/instances_val2017.json", "val2017", 4),
+        ),
+        *(TWO, (8, 4, 2), "14 images (train 10, val 4): 15 % held out for the test"),
+    ),
+    "COCO, Roboflow": (
+        "instances",
+        several(coco("train/_annotations.coco.json", "train"), coco("valid/_annotations.coco.json", "valid", 4)),
+        *(TWO, (8, 4, 2), "14 images (train 10, val 4)"),
+    ),
+    "COCO painted": ("mask", coco("annotations.json", "images"), ("background", *TWO), (7, 1, 2), "COCO json"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_is_recognised_described_and_read(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    target, build, classes, counts, said = LAYOUTS[name]
+    build(tmp_path)
+    size = None if name.startswith("npz") else (16, 16) if target in ("mask", "instances") else 8
+    data = OwnData(str(tmp_path), target=target, image_size=size, batch_size=2, val_fraction=0.15)
+    data.setup()
+    assert data.classes == classes
+    assert data.train is not None
+    assert (len(data.train), len(data.val), len(data.test)) == counts
+    assert said in caplog.text
+    assert "dropped" not in caplog.text
+    seen = data.train.class_counts().counts
+    assert (seen > 0).all()
+    if target == "label":
+        assert seen.sum() == counts[0]
+    assert data.fingerprint()
+    batch = next(iter(data.train_dataloader()))
+    assert batch["image"].shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "build", "told"),
+    [
+        ("label", masks_in(("images", "masks")), "It would serve task=semantic_segmentation"),
+        ("label", coco("train/_annotations.coco.json", "train"), "task=semantic_segmentation or task=instance"),
+        ("mask", folders("train"), "It would serve task=classification"),
+        ("label", lambda root: (images(root, 3), None)[1], "holds 3 files .png, in no layout known.*CLASS/"),
+        ("label", folders("."), ""),
+        ("label", lambda root: (images(root / "cats", 3), None)[1], "the folders cats, in no layout"),
+        ("instances", lambda root: (root / "notes.txt").write_text("x") and None, "holds 1 files .txt"),
+        ("label", several(table("a.csv", "photos/{},{}"), table("b.csv", "photos/{},{}")), "several tables of labels"),
+        ("instances", several(coco("a.json", "images"), coco("b.json", "images")), "are both annotations of the train"),
+    ],
+)
+def test_what_is_not_recognised_is_refused_with_what_was_seen(
+    target: str, build: Build, told: str, tmp_path: Path
+) -> None:
+    build(tmp_path)
+    if not told:
+        recognise(tmp_path, target)
+        return
+    with pytest.raises(ValueError, match=told):
+        recognise(tmp_path, target)
+
+
+def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
+    for name in ("bus", "car", "train"):
+        images(tmp_path / name, 8)
+    data = OwnData(str(tmp_path), image_size=8)
+    data.setup()
+    assert data.classes == ("bus", "car", "train")
+
+
+def test_options_of_another_layout_are_refused(tmp_path: Path) -> None:
+    folders(".")(tmp_path)
+    with pytest.raises(ValueError, match=r"data\.values has no effect on ImageFolder"):
+        OwnData(str(tmp_path), values={0: "background"}).setup()
+
+
+def test_values_and_colours_reach_the_masks(tmp_path: Path) -> None:
+    for path in images(tmp_path / "images", 10):
+        mask(tmp_path / "masks" / path.name, values=(0, 255, 255))
+    data = OwnData(str(tmp_path), target="mask", values={0: "background", 255: "road"}, image_size=(10, 12))
+    data.setup()
+    assert data.train is not None
+    counts = data.train.class_counts().counts
+    assert counts.tolist() == [7 * 40, 7 * 80]
+
+
+def test_a_table_names_files_of_a_folder_below(tmp_path: Path) -> None:
+    images(tmp_path / "train_images", 4)
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image_id", "label"], *([f"{k}.png", "ab"[k % 2]] for k in range(4))])
+    layout = recognise(tmp_path, "label")
+    assert layout.options["root"] == str(tmp_path / "train_images")
