@@ -65,6 +65,7 @@ class Coco(MaskData):
     """
 
     targets = ("instances", "mask")
+    fits = ("pad",)
 
     def __init__(
         self,

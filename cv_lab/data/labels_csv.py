@@ -79,7 +79,7 @@ class LabelsCsv(PhotoData):
         labels: str | Sequence[str] | None = None,
         separator: str | None = None,
         split_column: str | None = None,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -117,16 +117,15 @@ class LabelsCsv(PhotoData):
         rows = np.flatnonzero(splits == split).tolist()
         label_sets = torch.tensor([[name in table.labels[row] for name in table.classes] for row in rows]).byte()
         problems = Problems(f"{self.csv}, {split}")
-        images = self.decode_squares(
-            [table.files[row] for row in rows], range(len(rows)), table.classes, self.image_size, problems
-        )
-        label_sets = label_sets[images.labels]  # of the images that could be decoded
+        files, labels = [table.files[row] for row in rows], [table.labels[row] for row in rows]
+        images, kept = self.decode_files(files, labels, self.image_size, problems)
+        label_sets = label_sets[kept]
         if self.target == "labels":
-            return LabelledImages(images.images, label_sets, table.classes)
+            return LabelledImages(images, label_sets, table.classes)
         if split == "train" and len(absent := np.flatnonzero(label_sets.sum(0, dtype=torch.long) == 0)):
             names = [table.classes[k] for k in absent]
             raise ValueError(f"{self.csv} has classes without an image to train on: {_some(names)}")
-        return InMemoryImages(images.images, label_sets.argmax(1), table.classes)
+        return InMemoryImages(images, label_sets.argmax(1), table.classes)
 
 
 def read_labels(
