@@ -86,6 +86,8 @@ class LabelsCsv(PhotoData):
         self.csv = Path(csv).expanduser()
         self.root = self.csv.parent if root is None else Path(root).expanduser()
         self.columns = (file_column, labels, split_column)
+        if separator is not None and (not isinstance(separator, str) or not separator):
+            raise ValueError(f"data.separator={separator} must be text: ';' or ' ', say")
         self.separator = separator
         self.image_size = decoded_size(image_size, self.preprocessing, default=64)
         self._table: Labelled | None = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cv_lab.data.in_memory import InMemoryImages, MappedRows
-from cv_lab.data.photos import PhotoData, Store
+from cv_lab.data.photos import PhotoData, Store, sides_of
 from cv_lab.data.pixels import Fit, Pixels
 from cv_lab.data.problems import Problems, listed
 from cv_lab.data.store import Facts, Stored, framed, store
@@ -103,14 +103,20 @@ def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         ValueError: if it is neither.
     """
-    sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
-    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+    sides = sides_of(image_size)
+    if sides is None:
         raise ValueError(f"data.image_size={image_size} must be a height and a width in pixels, [240,320], or one side")
-    return sides[0], sides[1]
+    return sides
 
 
 def class_names(classes: Sequence[str] | str) -> tuple[str, ...]:
-    """Return what `data.classes` names, where a single class may stand without brackets."""
+    """Return what `data.classes` names, where a single class may stand without brackets.
+
+    Raises:
+        ValueError: if it is no list.
+    """
+    if not isinstance(classes, Sequence):
+        raise ValueError(f"data.classes={classes} must be a list of names: [background,cat]")
     return (classes,) if isinstance(classes, str) else tuple(map(str, classes))
 
 

@@ -21,6 +21,7 @@ from cv_lab.data.store import Stored, ground_of, photographs
 log = logging.getLogger(__name__)
 Store = Literal["pixels", "jpeg"]
 Size = int | tuple[int, int]  # side of a square, or height and width
+LARGEST_SIDE = 16384  # pixels, more than any network takes: a larger one is a mistake that would fill the memory
 MARGIN = 1.15  # by which photographs are kept larger than the network's input where random windows are cut out
 
 
@@ -194,6 +195,14 @@ class PhotoData(ImageData):
         log.info("%s", words[self.fit])
 
 
+def sides_of(image_size: Any) -> tuple[int, int] | None:
+    """Height and width, given as such or as the side of a square; None if `image_size` is neither, in whole pixels."""
+    sides = list(image_size) if isinstance(image_size, Sequence) else [image_size] * 2
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides):
+        return None
+    return sides[0], sides[1]
+
+
 def decoded_size(image_size: int | Sequence[int] | None, preprocessing: Preprocessing, default: int) -> Size:
     """Return the size in pixels at which photographs are decoded.
 
@@ -207,14 +216,14 @@ def decoded_size(image_size: int | Sequence[int] | None, preprocessing: Preproce
     """
     if image_size is None:
         return preprocessing.size or default
-    sides = [image_size] if isinstance(image_size, int) else list(image_size)
-    if isinstance(image_size, str) or len(sides) not in (1, 2) or not all(type(s) is int and s > 0 for s in sides):
+    sides = sides_of(image_size)
+    if sides is None:
         raise ValueError(
             f"data.image_size={image_size} must be at least 1 pixel, [height,width], or null for the size of the "
             "network"
         )
-    if len(sides) == 2 and sides[0] != sides[1]:
-        return sides[0], sides[1]
+    if sides[0] != sides[1]:
+        return sides
     if preprocessing.size is not None and sides[0] < preprocessing.size:
         log.warning(
             "photographs are decoded at data.image_size=%s pixels and scaled up to the network's %s, which costs "

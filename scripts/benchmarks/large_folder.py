@@ -97,8 +97,9 @@ def main() -> None:
             four = [started(str(root), cache, batches) for _ in range(4)]
             together = sum(result(process)["rate"] for process in four)
             print(
-                f"{count:,} images, {size:,.0f} MB: read in {reading:.1f} s, packed in {packing:.1f} s; a second trial: "
-                f"first batch after {second['first']:.1f} s, {second['rate']:.0f} crops/s, {second['memory']:.2f} GB; "
+                f"{count:,} images, {size:,.0f} MB: read in {reading:.1f} s, packed in {packing:.1f} s; "
+                f"second trial: first batch after {second['first']:.1f} s, {second['rate']:.0f} crops/s, "
+                f"{second['memory']:.2f} GB; "
                 f"four trials: {together:.0f} crops/s",
                 flush=True,
             )
