@@ -194,7 +194,7 @@ def test_predictions_fit_photographs_as_training_did(
     file = root / "blue/1.png"
     photo = predictor.task.open_photo(file)
     wanted = ImageFolder(str(root), image_size=[16, 24], fit=fit).load("train").images[0]  # type: ignore[arg-type]
-    assert torch.equal(torch.from_numpy(photo.pixels).permute(2, 0, 1), wanted)
+    assert torch.equal(torch.from_numpy(photo.pixels.copy()).permute(2, 0, 1), wanted)
     by_file, by_pixels = predictor(file), predictor(np.asarray(Image.open(file)))
     assert np.array_equal(by_file, by_pixels)
     (table,) = study.glob("*/problems.csv")
