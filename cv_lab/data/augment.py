@@ -101,6 +101,9 @@ class RandomResizedCrop:
     `scale` may exceed 1: a window's side may then be longer than the image's by the square root of the largest scale.
     Along such a side the window contains the whole image, at a random place in black, unlabelled pixels.
 
+    A batch may hold "side", that of the network's input: windows of larger images are scaled to it. One that holds
+    "cropped" was cut when its files were decoded, and stays as it is.
+
     Args:
         scale: range of the window's area as a share of the image's.
         ratio: range of the window's width by height, relative to the image's.
@@ -127,12 +130,16 @@ class RandomResizedCrop:
         self.longest = max(1.0, math.sqrt(scale[1]))  # side of a window, as a share of the image's
 
     def __call__(self, batch: Batch) -> Batch:
+        if batch.get("cropped"):
+            return batch
         images = batch["image"]
         sides = images.shape[2:]
+        side = batch.get("side")
+        scaled = sides if side is None or side >= min(sides) else (side, side)
         windows = self.windows(len(images), sides[0], sides[1], images.device)
         axes = [
-            _Resampled(start, length, side, round(self.longest * side) - side, max(1, round(self.size * side)))
-            for start, length, side in zip(*windows, sides, strict=True)
+            _Resampled(start, length, side, round(self.longest * side) - side, max(1, round(self.size * size)))
+            for start, length, side, size in zip(*windows, sides, scaled, strict=True)
         ]
         batch = {**batch, "image": _interpolated(images.float(), *axes)}
         (rows, rows_seen), (columns, columns_seen) = (axis.nearest() for axis in axes)

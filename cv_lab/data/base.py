@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from cv_lab.data.augment import Augmentation, Batch, Mix
 from cv_lab.data.in_memory import CPU, InMemoryImages, eval_loader, train_batch_size, train_loader
 from cv_lab.data.memory import free_memory
+from cv_lab.data.pixels import Fit
 from cv_lab.data.preprocess import Preprocessing
 from cv_lab.data.problems import listed
 from cv_lab.data.splits import balanced_subset, stratified_split
@@ -55,6 +56,7 @@ class ImageData(LightningDataModule):
     std: tuple[float, float, float]
     classes: tuple[str, ...]
     targets: tuple[str, ...] = ("label",)
+    cropped = False  # whether training images are read as random crops
 
     def __init__(
         self,
@@ -74,8 +76,8 @@ class ImageData(LightningDataModule):
             raise ValueError(f"data.resident={resident} is not known: give true, false or auto")
         if validation not in ("split", "test"):
             raise ValueError(f"data.validation={validation} is not known: give split or test")
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be a whole number of at least 1")
         self.target = target or self.targets[0]
         if self.target not in self.targets:
             raise ValueError(
@@ -91,6 +93,9 @@ class ImageData(LightningDataModule):
         self.resident = resident
         self.train: InMemoryImages | None = None
         self.problems: list[dict[str, Any]] = []  # what was dropped, see data.problems.Problems
+        self.problem_files: list[dict[str, str]] = []  # the same, file by file
+        # How images of other proportions are made to fit, see data.pixels.Photo.fitted.
+        self.fit: Fit = "crop" if self.target in ("label", "labels") else "pad"
         self._placed: dict[InMemoryImages, InMemoryImages] = {}
         self.preprocessing = preprocessing or Preprocessing()
 
@@ -162,7 +167,14 @@ class ImageData(LightningDataModule):
                 "batches of %s instead of %s images, so that an epoch leaves out %s of %s and not %s",
                 *(size, self.batch_size, len(self.train) % size, len(self.train), len(self.train) % self.batch_size),
             )
-        return train_loader(self.placed(self.train), self.batch_size, self.seed, epoch, self.device, *self._rank())
+        return train_loader(
+            self.placed(self.training_samples()), self.batch_size, self.seed, epoch, self.device, *self._rank()
+        )
+
+    def training_samples(self) -> InMemoryImages:
+        """What training batches are made of: `train`, or its images as they are read for training."""
+        assert self.train is not None
+        return self.train
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return eval_loader(self.placed(self.val), self.batch_size, self.device, *self._rank())
@@ -196,7 +208,8 @@ class ImageData(LightningDataModule):
         if len(batch["image"]) == 0:  # of a process for which no image is left
             return batch
         if self.trainer.training and self.augmentation is not None:
-            batch = self.augmentation({**batch, "num_classes": len(self.classes)})
+            given = {"num_classes": len(self.classes), "side": self.preprocessing.size, "cropped": self.cropped}
+            batch = self.augmentation({**batch, **given})
         batch = {**batch, "image": self.in_precision(self.normalise(batch["image"]))}
         if "mask" in batch:
             batch["mask"] = batch["mask"].long()  # as losses want it; on the device, where that costs least

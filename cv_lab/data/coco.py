@@ -65,6 +65,7 @@ class Coco(MaskData):
     """
 
     targets = ("instances", "mask")
+    fits = ("pad",)
 
     def __init__(
         self,
@@ -88,6 +89,9 @@ class Coco(MaskData):
         self.sources = {s: _source(Path(f), Path(j)) for s, (f, j) in given.items() if f is not None and j is not None}
         if val_json is None and (beside := _validation_beside(self.sources["train"][0])):
             self.sources["val"] = beside
+        for name, limit in (("train_images", train_images), ("test_images", test_images)):
+            if limit is not None and (type(limit) is not int or limit < 1):
+                raise ValueError(f"data.{name}={limit} must be a whole number of at least 1, or null for all")
         self.limits: dict[Split, int | None] = {"train": train_images, "test": test_images}
         self.wanted = classes
         self._read: dict[Split, tuple[CocoJson, Problems]] = {}

@@ -1,5 +1,6 @@
 """Bring your own images: a folder of folders, one for each class."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class ImageFolder(PhotoData):
         options: see :class:`~cv_lab.data.photos.PhotoData`.
     """
 
-    def __init__(self, root: str, image_size: int | None = None, **options: Any) -> None:
+    def __init__(self, root: str, image_size: int | Sequence[int] | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.root = Path(root).expanduser()
         self.image_size = decoded_size(image_size, self.preprocessing, default=64)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.memory import copies_without_waiting, send
+from cv_lab.data.packed import PackedPhotos
 from cv_lab.labels import IGNORE, ClassCounts
 
 COUNTED_AT_ONCE = 256  # masks
@@ -60,7 +61,7 @@ class MappedRows:
         return whole
 
 
-Pixels = Tensor | MappedRows
+Pixels = Tensor | MappedRows | PackedPhotos
 
 
 class InMemoryImages(Dataset[Batch]):
@@ -122,6 +123,12 @@ class InMemoryImages(Dataset[Batch]):
         masks = None if self.masks is None else _subset(self.masks, index)
         return InMemoryImages(_subset(self.images, index), self.labels[index], self.classes, self.rows[index], masks)
 
+    def showing(self, images: Pixels) -> "InMemoryImages":
+        """The same samples with `images` for their own."""
+        shown = copy.copy(self)
+        shown.images = images
+        return shown
+
     @property
     def nbytes(self) -> int:
         """Bytes of what batches are taken from."""
@@ -152,7 +159,7 @@ class InMemoryImages(Dataset[Batch]):
 
 
 def _subset(pixels: Pixels, index: Tensor) -> Pixels:
-    return pixels.subset(index) if isinstance(pixels, MappedRows) else pixels[index]
+    return pixels[index] if isinstance(pixels, Tensor) else pixels.subset(index)
 
 
 class EpochSampler(Sampler[int]):

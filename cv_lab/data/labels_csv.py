@@ -80,13 +80,15 @@ class LabelsCsv(PhotoData):
         labels: str | Sequence[str] | None = None,
         separator: str | None = None,
         split_column: str | None = None,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.csv = Path(csv).expanduser()
         self.root = self.csv.parent if root is None else Path(root).expanduser()
         self.columns = (file_column, labels, split_column)
+        if separator is not None and (not isinstance(separator, str) or not separator):
+            raise ValueError(f"data.separator={separator} must be text: ';' or ' ', say")
         self.separator = separator
         self.image_size = decoded_size(image_size, self.preprocessing, default=64)
         self._table: Labelled | None = None
@@ -121,14 +123,15 @@ class LabelsCsv(PhotoData):
         rows = np.flatnonzero(splits == split).tolist()
         label_sets = torch.tensor([[name in table.labels[row] for name in table.classes] for row in rows]).byte()
         problems = Problems(f"{self.csv}, {split}")
-        pixels, kept = self.usable_squares([table.files[row] for row in rows], self.image_size, problems)
+        files, labels = [table.files[row] for row in rows], [table.labels[row] for row in rows]
+        images, kept = self.decode_files(files, labels, self.image_size, problems)
         label_sets = label_sets[kept]
         if self.target == "labels":
-            return LabelledImages(pixels, label_sets, table.classes)
+            return LabelledImages(images, label_sets, table.classes)
         if split == "train" and len(absent := np.flatnonzero(label_sets.sum(0, dtype=torch.long) == 0)):
             names = [table.classes[k] for k in absent]
             raise ValueError(f"{self.csv} has classes without an image to train on: {_some(names)}")
-        return InMemoryImages(pixels, label_sets.argmax(1), table.classes)
+        return InMemoryImages(images, label_sets.argmax(1), table.classes)
 
 
 def read_labels(

@@ -23,6 +23,22 @@ MOST_LABELS = 256  # that are kept in the facts of one mask; JPEG makes hundreds
 Names = Mapping[Any, str | None]
 
 
+def check_meaning(values: Any, colours: Any) -> None:
+    """Refuse what cannot say which class the pixels of masks are.
+
+    Raises:
+        ValueError: if both `values` and `colours` are given, or one of them is no mapping.
+    """
+    if values is not None and colours is not None:
+        raise ValueError("data.values and data.colours are both given: masks hold numbers or colours, give one")
+    for name, given, example in (
+        ("values", values, "{0: background, 255: road}"),
+        ("colours", colours, "{road: '#804080'}"),
+    ):
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(f"data.{name}={given} must give the class of each of them: '{example}'")
+
+
 class MaskFiles:
     """Masks in files, see :class:`~cv_lab.data.masks.Masks`.
 
@@ -44,7 +60,9 @@ class MaskFiles:
         self, files: Sequence[Path], classes: Sequence[str], values: Names | None = None, colours: Names | None = None
     ) -> None:
         self.files = files
-        self.values = None if values is None else {int(value): _number(name, classes) for value, name in values.items()}
+        self.values = (
+            None if values is None else {_whole(value): _number(name, classes) for value, name in values.items()}
+        )
         self.colours = None if colours is None else _colours(colours, classes)
         told = [None if some is None else sorted(some.items()) for some in (self.values, self.colours)]
         self.key: dict[str, Any] = {"masks": identities(files), "mask_reader": READER, "values": told}
@@ -149,6 +167,13 @@ def _by_table(numbers: NDArray[np.int64], table: Mapping[int, int] | None) -> tu
     return classes[places].reshape(numbers.shape), {"labels": found[:MOST_LABELS].tolist()}
 
 
+def _whole(value: Any) -> int:
+    try:
+        return int(value)
+    except (ValueError, TypeError):
+        raise ValueError(f"data.values names {value!r}, but masks hold whole numbers: '{{0: background}}'") from None
+
+
 def _number(name: str | None, classes: Sequence[str]) -> int:
     if name is None or name == UNLABELLED:
         return IGNORE
@@ -166,7 +191,7 @@ def _colours(colours: Names, classes: Sequence[str]) -> dict[int, int]:
     for name, colour in colours.items():
         try:
             red, green, blue = ImageColor.getrgb(colour)[:3] if isinstance(colour, str) else map(int, colour or ())
-        except ValueError:
+        except (ValueError, TypeError):
             raise ValueError(f"data.colours has {colour} for {name}: give [red, green, blue] or '#rrggbb'") from None
         numbers[red * 65536 + green * 256 + blue] = _number(name, classes)
     return numbers

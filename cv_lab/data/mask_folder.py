@@ -7,7 +7,7 @@ from typing import Any
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.layout import contents
-from cv_lab.data.mask_files import UNLABELLED, MaskFiles, Names
+from cv_lab.data.mask_files import UNLABELLED, MaskFiles, Names, check_meaning
 from cv_lab.data.mask_pairs import listed_names, mask_sets, names_beside, pairs
 from cv_lab.data.masks import MaskData, class_names
 from cv_lab.data.problems import Problems
@@ -42,8 +42,7 @@ class MaskFolder(MaskData):
         super().__init__(**options)
         self.root, self.given = Path(root).expanduser(), class_names(classes or ())
         self.values, self.colours = values, colours
-        if values is not None and colours is not None:
-            raise ValueError("data.values and data.colours are both given: masks hold numbers or colours, give one")
+        check_meaning(values, colours)
 
     def fingerprint(self) -> str:
         return contents(self.root)

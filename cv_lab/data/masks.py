@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cv_lab.data.in_memory import InMemoryImages, MappedRows
-from cv_lab.data.photos import PhotoData
-from cv_lab.data.pixels import Pixels
+from cv_lab.data.photos import PhotoData, Store, sides_of
+from cv_lab.data.pixels import Fit, Pixels
 from cv_lab.data.problems import Problems, listed
 from cv_lab.data.store import Facts, Stored, framed, store
 from cv_lab.labels import IGNORE
@@ -51,7 +51,8 @@ class Masks(Protocol):
 class MaskData(PhotoData):
     """Images of any size with masks, scaled to one size.
 
-    An image keeps its proportions; where it does not fill the given size, the rest is plain and unlabelled.
+    With `fit` "pad", an image keeps its proportions; where it does not fill the given size, the rest is plain and
+    unlabelled. "stretch" scales it to the whole size.
 
     Args:
         image_size: height and width in pixels.
@@ -59,8 +60,10 @@ class MaskData(PhotoData):
     """
 
     targets: tuple[str, ...] = ("mask",)
+    fits: ClassVar[tuple[Fit, ...]] = ("pad", "stretch")
+    stores: ClassVar[tuple[Store, ...]] = ("pixels",)
 
-    def __init__(self, image_size: Sequence[int] = (256, 256), **options: Any) -> None:
+    def __init__(self, image_size: int | Sequence[int] = (256, 256), **options: Any) -> None:
         super().__init__(**options)
         self.image_size = height_and_width(image_size)
 
@@ -72,7 +75,7 @@ class MaskData(PhotoData):
         Raises:
             ValueError: if no image can be used, or the masks are not of `classes`.
         """
-        pixels = framed(images, self.image_size, self.mean, self.cache_dir)
+        pixels = framed(images, self.image_size, self.preprocessing.mean or self.mean, self.cache_dir, self.fit)
         labels = _stored_masks(masks, pixels, self.image_size, self.cache_dir)
         with_mask = set(labels.usable(problems))
         kept = [number for number in pixels.usable(problems) if number in with_mask]
@@ -80,6 +83,7 @@ class MaskData(PhotoData):
         for number, told in zip(kept, facts, strict=True):
             if told["empty"]:
                 problems.note("images have no labelled pixel and teach nothing", str(images[number]))
+        self.note_copies(pixels, kept, [0] * len(images), problems)
         self.settle(problems)
         if not kept:
             reasons = [f"{kind}: {listed(some, count=2)}" for kind, some in problems.dropped.items()]
@@ -94,20 +98,26 @@ class MaskData(PhotoData):
         )
 
 
-def height_and_width(image_size: Sequence[int]) -> tuple[int, int]:
-    """Return `image_size`, if it is a height and a width.
+def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return `image_size`, a height and a width or the side of a square, as two numbers.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if it is neither.
     """
-    if isinstance(image_size, int) or len(image_size) != 2 or min(image_size) < 1:
-        given = image_size if isinstance(image_size, int) else list(image_size)
-        raise ValueError(f"data.image_size={given} must be a height and a width in pixels: [240,320]")
-    return image_size[0], image_size[1]
+    sides = sides_of(image_size)
+    if sides is None:
+        raise ValueError(f"data.image_size={image_size} must be a height and a width in pixels, [240,320], or one side")
+    return sides
 
 
 def class_names(classes: Sequence[str] | str) -> tuple[str, ...]:
-    """Return what `data.classes` names, where a single class may stand without brackets."""
+    """Return what `data.classes` names, where a single class may stand without brackets.
+
+    Raises:
+        ValueError: if it is no list.
+    """
+    if not isinstance(classes, Sequence):
+        raise ValueError(f"data.classes={classes} must be a list of names: [background,cat]")
     return (classes,) if isinstance(classes, str) else tuple(map(str, classes))
 
 

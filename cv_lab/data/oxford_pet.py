@@ -1,6 +1,7 @@
 """Oxford-IIIT Pet (Parkhi et al., 2012): photographs of 37 breeds of cats and dogs."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +51,7 @@ class OxfordPet(PhotoData):
         labels: str = "breed",
         train_list: str = "trainval",
         test_list: str = "test",
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)

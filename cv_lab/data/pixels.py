@@ -3,16 +3,20 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
-READER = 1  # version of the pixels that this module makes of a file: increase it with every change of them
+Fit = Literal["crop", "pad", "stretch"]
+FITS: tuple[Fit, ...] = get_args(Fit)
+Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels
+READER = 2  # version of the pixels that this module makes of a file: increase it with every change of them
 ORIENTATION = 0x0112  # the tag of EXIF
 TURNS = {  # what makes an image of each orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -60,13 +64,38 @@ class Photo:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             self.notes.append("animated or of several pages, of which the first is taken")
 
-    def square(self, size: int) -> Pixels:
-        """Return the largest central square, scaled to uint8 (size, size, 3)."""
-        whole = self._rgb((size, size))
-        side = min(whole.size)
-        left, top = (whole.width - side) / 2, (whole.height - side) / 2
-        box = (left, top, left + side, top + side)
-        return self._upright(whole.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    def fitted(self, size: tuple[int, int], fit: Fit, ground: Sequence[int]) -> Pixels:
+        """Return the image as uint8 of `size`, height and width, and three channels.
+
+        Args:
+            size: height and width in pixels.
+            fit: "crop" scales the largest central part of the proportions of `size` to it; "pad" scales the whole image
+                in proportion and centres it on `ground`; "stretch" scales the whole image without regard to its
+                proportions.
+            ground: red, green and blue, 0 to 255.
+        """
+        if fit == "pad":
+            whole = self.fitting(size)
+            top, left = ((side - own) // 2 for side, own in zip(size, whole.shape[:2], strict=True))
+            padded = np.empty((*size, 3), np.uint8)
+            padded[:] = ground
+            padded[top : top + whole.shape[0], left : left + whole.shape[1]] = whole
+            return padded
+        width, height = self.size
+        if fit == "stretch":
+            return self.part((0, 0, width, height), size)
+        scale = min(height / size[0], width / size[1])
+        left, top = (width - scale * size[1]) / 2, (height - scale * size[0]) / 2
+        return self.part((left, top, left + scale * size[1], top + scale * size[0]), size)
+
+    def part(self, box: Box, size: tuple[int, int]) -> Pixels:
+        """Return the part of the upright image in `box`, scaled to `size`, height and width; uint8 (H, W, 3)."""
+        wide, high = (self.size[0] / (box[2] - box[0]), self.size[1] / (box[3] - box[1]))
+        wanted = (max(1, round(size[1] * wide)), max(1, round(size[0] * high)))
+        whole = upright(self._rgb(wanted[::-1] if self.orientation >= 5 else wanted), self.orientation)
+        x, y = whole.width / self.size[0], whole.height / self.size[1]
+        place = (x * box[0], y * box[1], x * box[2], y * box[3])
+        return np.asarray(whole.resize(size[::-1], Image.Resampling.BILINEAR, box=place))
 
     def fitting(self, size: tuple[int, int]) -> Pixels:
         """Return the image scaled in proportion to fit into `size`, height and width; uint8 (h, w, 3)."""
@@ -100,17 +129,23 @@ class Photo:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Photo]:
+def opened(path: Path, content: BinaryIO | None = None) -> Iterator[Photo]:
     """Open an image file.
+
+    Args:
+        path: of the file.
+        content: of the file, where that is at hand.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be decoded, here or in the block that uses it.
     """
-    if not os.path.isfile(path):  # false for names that no file can have, which pathlib raises an error for
+    if content is None and not os.path.isfile(
+        path
+    ):  # false for names that no file can have, which pathlib raises an error for
         raise FileNotFoundError(f"there is no image {path}")
     try:
-        with Image.open(path) as image:
+        with Image.open(content or path) as image:
             yield Photo(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} cannot be decoded as an image: its format is not known") from error
@@ -118,26 +153,29 @@ def opened(path: Path) -> Iterator[Photo]:
         raise ValueError(f"{path} cannot be decoded as an image: {error or type(error).__name__}") from error
 
 
-def decode(path: Path, size: int) -> Pixels:
-    """Return the largest central square of an image file, scaled to uint8 (size, size, 3).
+def decode(path: Path, size: tuple[int, int], fit: Fit, ground: Sequence[int]) -> Pixels:
+    """Return an image file as uint8 (H, W, 3); see :meth:`Photo.fitted`.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not an image, or a damaged one.
     """
     with opened(path) as photo:
-        return photo.square(size)
+        return photo.fitted(size, fit, ground)
 
 
-def read_fitting(path: Path, size: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:
-    """Return an image scaled in proportion to fit into `size`, height and width, and its own width and height.
+def read_fitting(path: Path, size: tuple[int, int], fit: Fit = "pad") -> tuple[Pixels, tuple[int, int]]:
+    """Return an image scaled to fit into `size`, height and width, and its own width and height.
+
+    "pad" keeps its proportions, "stretch" fills `size`.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not an image, or a damaged one.
     """
     with opened(path) as photo:
-        return photo.fitting(size), photo.size
+        pixels = photo.fitting(size) if fit == "pad" else photo.fitted(size, fit, ())
+        return pixels, photo.size
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:

@@ -18,7 +18,8 @@ class Preprocessing:
     Args:
         mean: of the channels of the images that the network was trained on, in 0..1; None takes the data set's.
         std: their standard deviation; None takes the data set's.
-        size: side in pixels to which images of other sizes are scaled; None leaves them as they are.
+        size: side in pixels to which squares of other sizes are scaled; None leaves them as they are. Images that
+            are not square have a size that a user asked for, and stay as they are.
         interpolation: "bicubic" or "bilinear".
     """
 
@@ -44,7 +45,7 @@ class Preprocessing:
         n, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1).view(n, height, width * channels)
         torch.addcmul(shift.repeat(width), rows, scale.repeat(width), out=rows)
-        if self.size is None or images.shape[2:] == (self.size, self.size):
+        if self.size is None or height != width or width == self.size:
             return images
         shrinks = min(images.shape[2:]) > self.size
         return F.interpolate(

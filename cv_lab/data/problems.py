@@ -65,6 +65,21 @@ class Problems:
             for kind, some in kinds.items()
         ]
 
+    def files(self) -> list[dict[str, str]]:
+        """Everything that was dropped and noted, for a table."""
+        both = (("dropped", self.dropped), ("noted", self.noted))
+        return [
+            {"source": _encodable(str(self.source)), "what": what, "kind": kind, "example": _encodable(example)}
+            for what, kinds in both
+            for kind, some in kinds.items()
+            for example in some
+        ]
+
+
+def _encodable(text: str) -> str:
+    """`text` with escapes for what UTF-8 does not have: names of files may be any bytes."""
+    return text.encode(errors="backslashreplace").decode()
+
 
 def listed(items: Sequence[str], separator: str = ", ", count: int = EXAMPLES) -> str:
     """The first of `items`, and dots if there are more than `count`."""

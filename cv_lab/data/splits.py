@@ -20,7 +20,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
     Raises:
         ValueError: if `fraction` is out of range or leaves one part empty.
     """
-    if not 0 < fraction < 1:
+    if not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise ValueError(f"val_fraction={fraction} must lie between 0 and 1, exclusive")
     amount = round(fraction * len(labels))
     if not 0 < amount < len(labels):

@@ -4,7 +4,9 @@ Trials that run at the same time map one copy. A file of the store is named by a
 depend on: the image files (name, size and time), the size to which they are scaled and the versions of the readers.
 """
 
+import contextlib
 import hashlib
+import io
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +23,7 @@ from rich.progress import track
 from torch import Tensor
 
 from cv_lab.data.mapped import cached, name_of
-from cv_lab.data.pixels import READER, Photo, Pixels, opened
+from cv_lab.data.pixels import READER, Fit, Photo, Pixels, opened
 from cv_lab.data.problems import Problems, Unusable
 
 log = logging.getLogger(__name__)
@@ -99,50 +101,110 @@ def store(
     return Stored(found.tensor, found.facts, name_of(key))
 
 
-def squares(files: Sequence[Path], size: int, cache_dir: str | Path | None) -> Stored:
-    """The largest central squares of `files`, uint8 (N, size, size, 3); see :func:`store`."""
+def photographs(
+    files: Sequence[Path], size: tuple[int, int], fit: Fit, ground: Sequence[int], cache_dir: str | Path | None
+) -> Stored:
+    """Images in files at one size, uint8 (N, H, W, 3); see :meth:`~cv_lab.data.pixels.Photo.fitted`.
+
+    Facts: see :func:`facts_of`.
+    """
 
     def read(number: int) -> tuple[Pixels, Facts]:
-        return _decoded(files[number], lambda photo: photo.square(size))
+        return _decoded(files[number], lambda photo: photo.fitted(size, fit, ground))
 
-    return store(read, len(files), (size, size, 3), {"squares": identities(files)}, cache_dir, "photographs")
+    key = {"photographs": identities(files), "fit": fit, "ground": list(ground)}
+    return store(read, len(files), (*size, 3), key, cache_dir, "photographs")
 
 
 def frames(count: int, size: tuple[int, int], mean: Sequence[float]) -> Pixels:
     """`count` plain images of colour `mean`, in 0..1, for others to be laid on; (count, H, W, 3)."""
     images = np.empty((count, *size, 3), np.uint8)
-    images[:] = np.round(255 * np.array(mean))
+    images[:] = ground_of(mean)
     return images
 
 
-def framed(files: Sequence[Path], size: tuple[int, int], mean: Sequence[float], cache_dir: str | Path | None) -> Stored:
-    """Images in proportion in the upper left of frames of `size`, height and width; uint8 (N, H, W, 3).
+def ground_of(mean: Sequence[float]) -> list[int]:
+    """The colour `mean`, in 0..1, as 8-bit values."""
+    return [round(255 * value) for value in mean]
 
-    Facts: "own", upright width and height of the image; "stored", the same as the file stores it; "shown", height and
-    width that it fills of the frame; "orientation", of EXIF.
+
+def framed(
+    files: Sequence[Path],
+    size: tuple[int, int],
+    mean: Sequence[float],
+    cache_dir: str | Path | None,
+    fit: Fit = "pad",
+) -> Stored:
+    """Images in frames of `size`, height and width; uint8 (N, H, W, 3).
+
+    "pad" scales them in proportion and puts them in the upper left, "stretch" scales them to the whole frame.
+
+    Facts: see :func:`facts_of`; and "shown", height and width that an image fills of its frame.
     """
     blank = frames(1, size, mean)[0]
 
     def read(number: int) -> tuple[Pixels, Facts]:
-        pixels, facts = _decoded(files[number], lambda photo: photo.fitting(size))
+        pixels, facts = _decoded(
+            files[number],
+            lambda photo: photo.fitting(size) if fit == "pad" else photo.fitted(size, fit, blank[0, 0]),
+        )
         frame = blank.copy()
         frame[: pixels.shape[0], : pixels.shape[1]] = pixels
         return frame, {**facts, "shown": list(pixels.shape[:2])}
 
-    key = {"framed": identities(files), "ground": blank[0, 0].tolist()}
+    key = {"framed": identities(files), "ground": blank[0, 0].tolist(), "fit": fit}
     return store(read, len(files), (*size, 3), key, cache_dir, "images")
 
 
-def _decoded(path: Path, pixels_of: Callable[[Photo], Pixels]) -> tuple[Pixels, Facts]:
+def facts_of(path: Path, photo: Photo, content: bytes) -> Facts:
+    """What the store keeps of an image file.
+
+    Returns:
+        "name", its path; "own", upright width and height; "stored", the same as the file stores the pixels;
+        "orientation", of EXIF; "notes", what was done to the pixels; "content", a hash of the file.
+    """
+    return {
+        "name": str(path),
+        "own": list(photo.size),
+        "stored": list(photo.stored_size),
+        "orientation": photo.orientation,
+        "notes": photo.notes,
+        "content": hashlib.blake2b(content, digest_size=12).hexdigest(),
+    }
+
+
+@contextlib.contextmanager
+def unusable_if_damaged(path: Path) -> Iterator[None]:
+    """Turn errors of reading an image file into `Unusable`."""
     try:
-        with opened(path) as photo:
-            pixels = pixels_of(photo)
-            facts: Facts = {"name": str(path), "own": list(photo.size), "stored": list(photo.stored_size)}
-            return pixels, {**facts, "orientation": photo.orientation, "notes": photo.notes}
+        yield
     except FileNotFoundError:
         raise Unusable("missing image files", str(path)) from None
     except ValueError as error:
         raise Unusable("damaged image files", str(error)) from error
+
+
+def _decoded(path: Path, pixels_of: Callable[[Photo], Pixels]) -> tuple[Pixels, Facts]:
+    with unusable_if_damaged(path):
+        content = content_of(path)
+        with opened(path, io.BytesIO(content)) as photo:
+            pixels = pixels_of(photo)
+            return pixels, facts_of(path, photo, content)
+
+
+def content_of(path: Path) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read.
+    """
+    if not os.path.isfile(path):  # false for names that no file can have, which pathlib raises an error for
+        raise FileNotFoundError(f"there is no image {path}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def identities(files: Sequence[Path]) -> str:

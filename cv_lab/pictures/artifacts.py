@@ -62,9 +62,15 @@ def save_png(image: Image.Image | Png, path: Path) -> None:
 
 
 def write_confusion_csv(counts: NDArray[np.integer], classes: Sequence[str], path: Path) -> None:
-    """Write counts, int (K, K), as a table with the truth in rows."""
+    """Write counts, int (K, K), as a table with the truth in rows.
+
+    The first column names it, and is called "truth", with underscores behind it where that is a class.
+    """
+    first = "truth"
+    while first in classes:
+        first += "_"
     rows = [
-        {"truth": name, **dict(zip(classes, row, strict=True))}
+        {first: name, **dict(zip(classes, row, strict=True))}
         for name, row in zip(classes, counts.tolist(), strict=True)
     ]
     write_csv(path, rows)

@@ -33,7 +33,7 @@ def matrix(trial: Trial, notes: list[str]) -> Matrix | None:
         return None
     try:
         rows = read_table(path)
-        classes = [row["truth"] for row in rows]
+        classes = [next(iter(row.values())) for row in rows]
         counts = np.array([[int(row[name]) for name in classes] for row in rows], dtype=np.int64)
         if not rows or counts.min() < 0:
             raise UnreadableError("confusion_matrix.csv is damaged (no counts)")

@@ -19,9 +19,9 @@ from torchmetrics import Metric
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData
-from cv_lab.data.pixels import decode, read_fitting
+from cv_lab.data.pixels import Fit, decode, read_fitting
 from cv_lab.data.preprocess import Preprocessing
-from cv_lab.data.store import frames
+from cv_lab.data.store import frames, ground_of
 from cv_lab.models.meta import flops
 from cv_lab.models.weights import fit_state_dict
 from cv_lab.training.evidence import Arrays
@@ -135,6 +135,7 @@ class Task(LightningModule):
         self.classes = tuple(classes)
         self.preprocessing = Preprocessing()  # of a loaded task: what its images go through
         self.image_size: tuple[int, int] | None = None  # of a loaded task: height and width of its data set's images
+        self.fit: Fit = "crop"  # of a loaded task: how images fit that size, see data.pixels.Photo.fitted
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.metrics = nn.ModuleDict({f"{split}_metrics": self.configure_metrics(split) for split in _SPLITS})
@@ -222,10 +223,10 @@ class Task(LightningModule):
         """
         assert self.image_size is not None
         if self.square_photos:
-            pixels = decode(path, max(self.image_size))
+            pixels = decode(path, self.image_size, self.fit, ground_of(self.preprocessing.mean or ()))
             return Photo(path, pixels, pixels, pixels.shape[:2])
         assert self.preprocessing.mean is not None
-        shown, (width, height) = read_fitting(path, self.image_size)
+        shown, (width, height) = read_fitting(path, self.image_size, self.fit)
         (pixels,) = frames(1, self.image_size, self.preprocessing.mean)
         pixels[: shown.shape[0], : shown.shape[1]] = shown
         return Photo(path, pixels, shown, (height, width))

@@ -38,7 +38,7 @@ def build_data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     # What images outside the data set go through, for predictions from a checkpoint and for trials that start from it.
     preprocessing = data.preprocessing.over(tuple(data.mean), tuple(data.std))
     size = list(data.val.images.shape[2:])
-    task.save_hyperparameters({"images": {"size": size}, "preprocessing": preprocessing.describe()})
+    task.save_hyperparameters({"images": {"size": size, "fit": data.fit}, "preprocessing": preprocessing.describe()})
     return data, task
 
 
@@ -126,4 +126,5 @@ def load_task(checkpoint: str | Path, trusted: Sequence[str] = ()) -> Task:
     task.preprocessing = Preprocessing(**saved["hyper_parameters"]["preprocessing"])
     height, width = saved["hyper_parameters"]["images"]["size"]
     task.image_size = (height, width)
+    task.fit = saved["hyper_parameters"]["images"]["fit"]
     return task.eval()

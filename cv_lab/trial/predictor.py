@@ -8,11 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from cv_lab.data.pixels import decode, read_fitting
-from cv_lab.data.store import frames
+from cv_lab.data.pixels import Photo, decode, read_fitting
+from cv_lab.data.store import frames, ground_of
 from cv_lab.tasks.base import Task
 from cv_lab.training.average_precision import at_own_size
 from cv_lab.trial.build import load_task
@@ -66,8 +66,7 @@ class Predictor:
 
     def _predict(self, images: Sequence[Picture]) -> list[Any]:
         assert self.task.image_size is not None
-        size = max(self.task.image_size)
-        fitted = [_square(image, size) if self.task.square_photos else self._framed(image) for image in images]
+        fitted = [self._whole(image) if self.task.square_photos else self._framed(image) for image in images]
         pixels = torch.from_numpy(np.stack([canvas for canvas, _, _ in fitted])).permute(0, 3, 1, 2)
         with torch.inference_mode():
             outputs = self.task.predict(self.task.preprocessing(pixels))
@@ -83,11 +82,14 @@ class Predictor:
         assert self.task.preprocessing.mean is not None
         height, width = self.task.image_size
         if isinstance(image, str | Path):
-            scaled, (own_width, own_height) = read_fitting(Path(image), (height, width))
+            scaled, (own_width, own_height) = read_fitting(Path(image), (height, width), self.task.fit)
         else:
             picture = _picture(image)
             own_width, own_height = picture.size
-            scaled = np.asarray(ImageOps.contain(picture, (width, height), Image.Resampling.BILINEAR))
+            photo = Photo(picture)
+            scaled = photo.fitting((height, width))
+            if self.task.fit != "pad":
+                scaled = photo.fitted((height, width), self.task.fit, ())
         (canvas,) = frames(1, (height, width), self.task.preprocessing.mean)
         canvas[: scaled.shape[0], : scaled.shape[1]] = scaled
         return canvas, (scaled.shape[0], scaled.shape[1]), (own_height, own_width)
@@ -102,16 +104,16 @@ class Predictor:
             (probabilities,) = F.interpolate(seen, own, mode="bilinear", align_corners=False)
         return probabilities.numpy()
 
-
-def _square(image: Picture, size: int) -> tuple[Pixels, tuple[int, int], tuple[int, int]]:
-    """The largest central square of an image, scaled to (size, size, 3); with this size twice, as `_framed` has it."""
-    if isinstance(image, str | Path):
-        if not Path(image).is_file():
-            raise FileNotFoundError(f"there is no image {image}")
-        pixels = decode(Path(image), size)
-    else:
-        pixels = np.asarray(ImageOps.fit(_picture(image), (size, size), Image.Resampling.BILINEAR))
-    return pixels, (size, size), (size, size)
+    def _whole(self, image: Picture) -> tuple[Pixels, tuple[int, int], tuple[int, int]]:
+        """An image fitted as classes are learnt from it, (H, W, 3); with this size twice, as `_framed` has it."""
+        size, mean = self.task.image_size, self.task.preprocessing.mean
+        assert size is not None
+        assert mean is not None
+        if isinstance(image, str | Path):
+            pixels = decode(Path(image), size, self.task.fit, ground_of(mean))
+        else:
+            pixels = Photo(_picture(image)).fitted(size, self.task.fit, ground_of(mean))
+        return pixels, size, size
 
 
 def _picture(image: Image.Image | Pixels) -> Image.Image:

@@ -25,6 +25,7 @@ from cv_lab.callbacks.reseed import ReseedEachEpoch
 from cv_lab.callbacks.timing import Timing
 from cv_lab.config import plain
 from cv_lab.data.base import ImageData
+from cv_lab.files import write_csv
 from cv_lab.knobs import check_config
 from cv_lab.study.record import FolderState, TrialRecord
 from cv_lab.tasks.base import Task
@@ -76,6 +77,8 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
     record.update(
         device=device_name(trainer.strategy.root_device), precision_used=trainer.precision, problems=data.problems
     )
+    if data.problem_files:
+        write_csv(record.folder / "problems.csv", data.problem_files)
     size = tuple(data.normalise(data.val.images[:1]).shape)
     _describe(record, data, task, size)
     data = task.prepare(data, trainer, config, resumed=checkpoint is not None)

@@ -27,7 +27,7 @@ from torchvision import transforms
 from cv_lab.data.in_memory import InMemoryImages, MappedRows, train_loader
 from cv_lab.data.memory import keep_large_blocks
 from cv_lab.data.preprocess import Preprocessing
-from cv_lab.data.store import squares
+from cv_lab.data.store import photographs
 
 MEAN, STD, BATCH = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 64
 
@@ -73,7 +73,8 @@ def main() -> None:
     preprocess = Preprocessing(MEAN, STD)
 
     def open_or_decode(cache_dir: str) -> InMemoryImages:
-        stored = squares(files, arguments.size, cache_dir).pixels.permute(0, 3, 1, 2)
+        size = (arguments.size, arguments.size)
+        stored = photographs(files, size, "crop", (124, 116, 104), cache_dir).pixels.permute(0, 3, 1, 2)
         pixels = MappedRows(stored, torch.arange(len(files)))
         return InMemoryImages(pixels, torch.zeros(len(files), dtype=torch.long), ("any",))
 

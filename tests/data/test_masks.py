@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_used_is_dropped_and_named(
     assert re.search(f"dropped 1 .*{told}", caplog.text)
     assert data.train is not None
     assert len(data.train) + len(data.val) == 9
-    (problem,) = data.problems
+    (problem,) = (problem for problem in data.problems if problem["what"] == "dropped")
     assert (problem["what"], problem["count"]) == ("dropped", 1)
 
 

@@ -41,7 +41,9 @@ def test_images_are_upright(tmp_path: Path, orientation: int, suffix: str) -> No
     assert np.abs(shown[[8, 8, 40], [8, 56, 8]].astype(int) - np.diag([200] * 3)).max() < 12
     smaller, _ = read_fitting(path, (24, 40))
     assert smaller.shape == (24, 32, 3)
-    assert np.abs(decode(path, 48)[[4, 4, 44], [4, 44, 4]].astype(int) - np.diag([200] * 3)).max() < 12
+    assert (
+        np.abs(decode(path, (48, 48), "crop", ())[[4, 4, 44], [4, 44, 4]].astype(int) - np.diag([200] * 3)).max() < 12
+    )
 
 
 def sixteen(path: Path) -> None:
@@ -105,7 +107,7 @@ def test_grey_values_of_every_depth_are_those_of_8_bits(
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=r"a\.tif cannot be decoded as an image: it holds values that are not finite"):
-        decode(tmp_path / "a.tif", 4)
+        decode(tmp_path / "a.tif", (4, 4), "crop", ())
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "tRNS"])
@@ -124,7 +126,7 @@ def test_transparency_is_laid_on_white(tmp_path: Path, kind: str) -> None:
         indices.save(tmp_path / "a.png", transparency=0)
     else:
         ink.convert(kind).save(tmp_path / "a.png")
-    shown = decode(tmp_path / "a.png", 32)
+    shown = decode(tmp_path / "a.png", (32, 32), "crop", ())
     assert shown[0, 0].tolist() == [255, 255, 255]
     assert shown[16, 16].tolist() == [0, 0, 0]
 
@@ -135,7 +137,7 @@ def test_of_several_pages_the_first_is_taken_and_said(tmp_path: Path) -> None:
         path = tmp_path / f"a.{suffix}"
         pages[0].save(path, save_all=True, append_images=pages[1:])
         with opened(path) as photo:
-            assert photo.square(8).max() == 0
+            assert photo.fitted((8, 8), "crop", ()).max() == 0
             assert photo.notes == ["animated or of several pages, of which the first is taken"]
 
 
@@ -143,7 +145,7 @@ def test_a_bomb_is_refused_by_its_size(tmp_path: Path, monkeypatch: pytest.Monke
     Image.new("1", (100, 100)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4999)
     with pytest.raises(ValueError, match=r"a\.png cannot be decoded .*10000 pixels\) exceeds limit"):
-        decode(tmp_path / "a.png", 8)
+        decode(tmp_path / "a.png", (8, 8), "crop", ())
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "tif", "webp"])
@@ -155,7 +157,7 @@ def test_damaged_files_of_every_kind_are_refused_in_words(tmp_path: Path, suffix
     for content in (b"", b"no image", whole[: len(whole) // 2], whole[:30]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="cannot be decoded as an image"):
-            decode(path, 8)
+            decode(path, (8, 8), "crop", ())
 
 
 def test_suffixes_are_those_of_photographs() -> None:

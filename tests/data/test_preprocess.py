@@ -19,7 +19,8 @@ def test_images_are_normalised_and_stay_as_they_were(dtype: torch.dtype, memory_
 
 def test_images_of_another_size_are_scaled() -> None:
     scale = Preprocessing((0.5,) * 3, (0.5,) * 3, size=8, interpolation="bicubic")
-    assert scale(torch.full((2, 3, 4, 6), 255)).shape == (2, 3, 8, 8)
+    assert scale(torch.full((2, 3, 4, 4), 255)).shape == (2, 3, 8, 8)
+    assert scale(torch.full((2, 3, 4, 6), 255)).shape == (2, 3, 4, 6)  # chosen by its user
     assert torch.allclose(scale(torch.full((2, 3, 16, 16), 255)), torch.ones(2, 3, 8, 8), atol=1e-5)
 
 
