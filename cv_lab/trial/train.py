@@ -177,7 +177,7 @@ def _silence_warnings() -> None:
 
 
 def _continue_from(record: TrialRecord, standing: FolderState) -> tuple[Path | None, int | None]:
-    """The checkpoint to go on from, if any, and the step from which on the log of an earlier attempt is void."""
+    """The checkpoint to continue from, if any, and the step from which an earlier attempt's log is discarded."""
     if standing is FolderState.NEW:
         return None, None
     last = record.last_checkpoint
