@@ -13,7 +13,7 @@ class RequireFiniteLoss(Callback):
     """Raise :class:`~cv_lab.labels.NonFiniteLossError` at the first training loss that is NaN or infinite.
 
     Args:
-        gpu_interval: number of steps after which losses are read together on a GPU, where reading one waits for its step
+        gpu_interval: steps after which losses are read together on a GPU, where reading one waits for its step
             to finish.
     """
 
