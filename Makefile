@@ -10,7 +10,7 @@ STUDIES = cifar100_learning_rate cifar100_optimizer cifar100_label_smoothing \
 SMALL = data=shapes data.train_count=2000 data.test_count=300
 
 .DEFAULT_GOAL := help
-.PHONY: help train studies tensorboard check format test test-fast test-lowest test-next clean
+.PHONY: help train studies tensorboard docs check format test test-fast test-lowest test-next clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ studies: .venv/lab ## run the small published studies, each with its report; aga
 
 tensorboard: .venv/lab ## open the dashboards of all studies
 	$(BIN)/tensorboard --logdir studies
+
+docs: .venv/docs ## build the documentation as a site, site/index.html
+	$(BIN)/mkdocs build --strict
 
 check: .venv/tools ## check format, lint and types, without changing a file
 	$(BIN)/ruff format --check .
@@ -50,8 +53,8 @@ test-lowest: .venv-lowest/tools ## run the tests on the lowest versions that pyp
 test-next: .venv-next/tools ## run the tests on the release candidate of the next Hydra
 	.venv-next/bin/python -m pytest
 
-clean: ## remove environments and caches, but no study
-	rm -rf .venv .venv-lowest .venv-next .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove environments, caches and the site, but no study
+	rm -rf site .venv .venv-lowest .venv-next .mypy_cache .pytest_cache .ruff_cache
 
 # The markers are written last, so a broken installation is tried again. The first is what a trial needs; the second has
 # the tools of tests and checks, and the other launchers and sweepers.
@@ -62,6 +65,10 @@ clean: ## remove environments and caches, but no study
 
 .venv/tools: .venv/lab
 	$(BIN)/python $(PIP) --constraint constraints.txt --editable '.[dev,engines]'
+	touch $@
+
+.venv/docs: .venv/lab
+	$(BIN)/python $(PIP) --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 .venv-lowest/tools: pyproject.toml setup.py

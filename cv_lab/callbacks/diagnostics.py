@@ -1,4 +1,4 @@
-"""Warn when a training goes wrong, in the epoch in which it does."""
+"""Warn when a training goes wrong, at the end of the first epoch that shows it."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 class Diagnostics(Checkpoint):
     """Collect findings: what went wrong, since which epoch, with figures and with what to try.
 
-    A finding is warned of once, when it first holds, and its message has the figures of the last epoch in which it
-    held. If it later holds no more, this is logged too, and the finding stays with the epoch of its recovery: a
+    Each finding is logged once, as a warning, in its first epoch. Its message has the figures of the last epoch in
+    which it held. A finding that stops holding is logged again and kept with the epoch of its recovery, since a
     network that predicts one class in its first epoch may still learn.
-    Until the network had time to learn, only an exploding loss is a finding.
+    Until the network has had time to learn, only an exploding loss counts as a finding.
     What each epoch says is saved in the checkpoint, without regard to the number of epochs: a longer trial that goes on
     from there judges the epochs by its own number. It is a `Checkpoint` for the reason that :class:`EpochHistory`
     gives, and must stand after it in the list.

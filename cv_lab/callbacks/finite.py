@@ -13,8 +13,8 @@ class RequireFiniteLoss(Callback):
     """Raise :class:`~cv_lab.labels.NonFiniteLossError` at the first training loss that is NaN or infinite.
 
     Args:
-        gpu_interval: on a GPU, reading a loss waits for its step to finish, so losses are read together every so many
-            steps.
+        gpu_interval: steps after which losses are read together on a GPU, where reading one waits for its step
+            to finish.
     """
 
     def __init__(self, gpu_interval: int = 50) -> None:

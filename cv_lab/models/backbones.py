@@ -41,7 +41,7 @@ class NetworkFactory(ABC):
 
     @abstractmethod
     def preprocessing(self, pretrained: bool) -> Preprocessing:
-        """What an image goes through on its way to the network, with published weights or without."""
+        """The preprocessing of images for the network, with published weights or without."""
 
     @abstractmethod
     def default_weights(self) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ class NetworkFactory(ABC):
 
 
 def preprocessing_of(model: object, weights: str) -> Preprocessing:
-    """What images go through on their way to a network that starts from `weights`.
+    """The preprocessing of images for a network that starts from `weights`.
 
     Args:
         model: makes the network; if it is not a :class:`NetworkFactory`, images are only normalised.
@@ -120,7 +120,7 @@ class NamedNetwork(NetworkFactory):
         return network
 
     def preprocessing(self, pretrained: bool) -> Preprocessing:
-        """What an image goes through on its way to the network, with published weights or without."""
+        """The preprocessing of images for the network, with published weights or without."""
         published = self.published()
         size = self.image_size or (published.size if pretrained or self.fixed_size() else None)
         if not pretrained:

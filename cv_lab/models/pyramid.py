@@ -19,7 +19,7 @@ LEAVES = {"leaf_modules": [torchvision.ops.StochasticDepth]}
 
 
 class PartlyFrozen(nn.Module):
-    """A network that computes features at several strides, and of which only the last stages train.
+    """A network that computes features at several strides; only its last stages train.
 
     Args:
         body: maps images to features by name, "0", "1", ...

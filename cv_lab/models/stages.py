@@ -1,4 +1,4 @@
-"""Divide a network into stages, of which the last may train while the others are frozen."""
+"""Divide a network into stages, so that the last ones can train while the others are frozen."""
 
 import re
 

@@ -20,7 +20,7 @@ MARGIN = 16
 MAX_LABELLED = 20  # classes whose cells are labelled
 MAX_NAMED = 40  # classes that are named beside a matrix
 MAX_NAME = 190  # pixels of a class's name
-MAX_COLORED = 10  # curves that are told apart by colour
+MAX_COLORED = 10  # maximum number of curves with colours of their own
 BLUES = np.array(  # ColorBrewer's, from 0 to 1
     (
         *((247, 251, 255), (222, 235, 247), (198, 219, 239), (158, 202, 225), (107, 174, 214)),
@@ -139,7 +139,7 @@ def bar_chart(
 
 
 def precision_recall(precision: NDArray[np.floating], names: Sequence[str], title: str) -> Image.Image:
-    """Draw curves of precision by recall, the mean of several in black; up to ten classes are told apart by colour.
+    """Draw curves of precision by recall, the mean of several in black; up to ten classes have colours of their own.
 
     Args:
         precision: (R, K), in 0..1, at recalls evenly from 0 to 1; NaN for a class without samples.

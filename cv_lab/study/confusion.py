@@ -14,7 +14,7 @@ def most_confused(
     Args:
         matrix: counts, int (K, K); rows are the truth, columns the prediction.
         classes: K names.
-        top: at most so many mistakes are given.
+        top: maximum number of mistakes to return.
 
     Returns:
         (truth, predicted, count, share of the true class's samples in 0..1), the largest count

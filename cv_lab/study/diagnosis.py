@@ -17,15 +17,15 @@ Rows = Sequence[Mapping[str, float]]
 Counts = NDArray[np.integer]
 
 COLLAPSED = 0.1  # other classes are predicted this much as often as they occur, or less
-NO_AGREEMENT = 0.02  # Cohen's kappa at which predictions tell nothing of the truth
-EXPLODED = 10.0  # times the loss of the untrained network
-DIVERGED = 1.2  # times the lowest training loss so far, after rising twice in a row
-DEAD = 0.01  # share of the first epoch's training loss that a learning network loses soon
-DEAD_EPOCHS = 3  # that it is given for that
+NO_AGREEMENT = 0.02  # Cohen's kappa up to which predictions agree with the truth only by chance
+EXPLODED = 10.0  # ratio of the loss to that of the untrained network
+DIVERGED = 1.2  # ratio of the training loss to its lowest so far, after rising twice in a row
+DEAD = 0.01  # share of the first epoch's training loss by which it must fall
+DEAD_EPOCHS = 3  # number of epochs within which it must fall
 MIN_STEPS = 100  # optimizer steps before a network is judged
-MIN_STEPS_AT_END = 30  # of a training that is shorter than that, and is judged at its end
-OVERFIT_RATIO = 1.1  # times the lowest validation loss so far,
-OVERFIT_PATIENCE = 3  # so many epochs after it, while the training loss fell on
+MIN_STEPS_AT_END = 30  # the same for a shorter training, which is judged at its end
+OVERFIT_RATIO = 1.1  # ratio of the validation loss to its lowest so far
+OVERFIT_PATIENCE = 3  # number of epochs since that lowest loss, while the training loss kept falling
 
 # What messages recommend, by a name that `in_use` may hold.
 REMEDIES = {

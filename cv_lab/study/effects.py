@@ -45,7 +45,7 @@ def without_effect(trials: Sequence[Trial]) -> list[NoEffect]:
 
 
 def _outcome(result: dict[str, Any]) -> str:
-    """All that a trial's result says of what it learned, as text; times are left out."""
+    """Everything in a trial's result that depends on what it learned, as text, without times."""
     rows = [result["metrics"], result.get("last") or {}]
     metrics = [sorted((name, value) for name, value in row.items() if name not in NOT_METRICS) for row in rows]
     return repr((result["weights_sha256"], metrics))

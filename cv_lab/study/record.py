@@ -249,7 +249,7 @@ class TrialRecord:
         self.update(status=status, end=_now(), error=described, files=self._files())
 
     def close_for_dead(self, status: str, kind: str, message: str, pid: int | None) -> bool:
-        """End the record of the trial that process `pid` ran, if that could not do so itself; return whether so."""
+        """End the record of the trial that process `pid` ran, if that is still to do; return whether it was."""
         if self.path.exists():
             fields = read_record(self.path)
             if fields["pid"] != pid or fields["status"] != "running":
@@ -382,7 +382,7 @@ def read_records(study: Path) -> dict[Path, dict[str, Any]]:
 
 
 def failed_value(hydra: Any) -> float:
-    """What a failed trial of a multirun returns: to a search the worst value, so that it turns away, else NaN.
+    """The value that a failed trial of a multirun returns: to a search the worst one, which it avoids, else NaN.
 
     Args:
         hydra: the trial's config under ``hydra``.
@@ -411,7 +411,7 @@ def _remove_half_written(folder: Path, pids: Iterable[int | None]) -> None:
 
 
 def _remove_results(folder: Path, written: Iterable[str], pids: Iterable[int | None]) -> None:
-    """Remove what failed attempts wrote, but for their logs; files that a trial did not write stay."""
+    """Remove the files that failed attempts wrote, except their logs; keep files that no trial wrote."""
     logs = {path for pid in pids for path in folder.glob(f"events.out.tfevents.*.{pid}.*")}
     for path in {folder / name for name in (*OWN_FILES, *written)} | logs:
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()):

@@ -1,4 +1,4 @@
-"""What trials of a multirun are refused for before the first of them runs."""
+"""Reasons to refuse trials of a multirun before the first of them runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,7 +60,7 @@ def ask(context: Any, function: str, *arguments: Any) -> Any:
 
 
 def in_words(problems: Mapping[int, str], trials: int) -> str:
-    """One line for each message, with the numbers of the trials, of `trials` in all, that it is about."""
+    """One line for each message, with the numbers of the trials that it concerns, out of `trials` in all."""
     numbers: dict[str, list[int]] = {}
     for number, message in problems.items():
         for line in message.splitlines():

@@ -10,10 +10,10 @@ from cv_lab.study.plan import why_not_composed
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own, which says more of an override that does not fit all options of a swept group."""
+    """Hydra's grid sweeper, with a longer message for overrides that do not fit all options of a swept group."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose the configs of all trials, unless the launcher does so itself, before it runs any.
+        """Compose the configs of all trials before any runs, unless the launcher does so itself.
 
         Raises:
             ConfigCompositionException: if a config cannot be composed.

@@ -45,7 +45,7 @@ class Trial:
 
     @property
     def status(self) -> str:
-        """As recorded, except that one whose process is gone was "killed", and one completed may lack its result."""
+        """The recorded status, but "killed" if the process is gone; a completed trial may lack its result."""
         status = self.record["status"]
         if status == "running" and not is_alive(self.folder / "trial.json", self.record):
             return "killed"
@@ -110,7 +110,7 @@ def varying_parameters(trials: Sequence[Trial]) -> list[str]:
 
 
 def implied_parameters(trials: Sequence[Trial], names: Sequence[str]) -> list[str]:
-    """Those of the varied parameters `names` that were not asked for, but follow from another that was.
+    """The varied parameters among `names` that were not overridden, but follow from another one that was.
 
     ``optimizer=adam,adamw`` varies the weight decay as well, since AdamW has one of its own.
     """

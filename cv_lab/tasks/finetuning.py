@@ -21,8 +21,8 @@ class FineTuning(Transfer):
         trained: "head", a number of the backbone's last stages, or "all".
         lr_decay: the last stage trains at the head's learning rate times this, each one below at as much less
             (discriminative learning rates, Howard & Ruder, 2018).
-        unfreeze_every: gradual unfreezing: the head trains alone for so many epochs, then one stage more is added
-            after as many again; None trains all from the start.
+        unfreeze_every: gradual unfreezing: the head trains alone for this number of epochs, and one more stage is
+            added after every further such number; None trains all from the start.
         freeze_statistics: BatchNorm layers of the trained stages keep their statistics too, which is safer with
             small batches and little data.
         dropout_below: dropout layers of the frozen part stay active in training.

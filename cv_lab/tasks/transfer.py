@@ -17,7 +17,7 @@ from cv_lab.tasks.classification import Classification
 
 
 class Transfer(Classification):
-    """Classify with a network of which a part is frozen.
+    """Classify with a partly frozen network.
 
     Args:
         model: makes the network, whose head is replaced.

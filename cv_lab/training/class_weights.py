@@ -52,7 +52,7 @@ def class_weights(
 ) -> NDArray[np.float64]:
     """Compute one weight per class, (K,), finite and positive (or 0 where given so).
 
-    A class that never occurs gets weight 1 by every scheme, which changes nothing as long as it does not occur. timm's
+    A class that never occurs gets weight 1 by every scheme, which has no effect, since it does not occur. timm's
     `compute_class_weights` has no median frequency, and counts an absent class as one sample, which lowers the weights
     of the others.
 

@@ -1,4 +1,4 @@
-"""What a test says of each image, for intervals and comparisons that are computed afterwards."""
+"""Results of a test for each image, from which intervals and comparisons are computed afterwards."""
 
 from abc import abstractmethod
 from collections.abc import Mapping

@@ -12,7 +12,7 @@ OptimizerFactory = Callable[[ParameterGroups], Optimizer]
 
 
 def optimizer_factory(config: Mapping[str, Any]) -> OptimizerFactory:
-    """What makes an optimizer from groups of parameters.
+    """Makes an optimizer from groups of parameters.
 
     Args:
         config: a partial of an optimizer, without interpolations. Beside the optimizer's own options it may hold
@@ -26,7 +26,7 @@ def optimizer_factory(config: Mapping[str, Any]) -> OptimizerFactory:
 
 
 def _without_norms(make: OptimizerFactory, groups: ParameterGroups) -> Optimizer:
-    """The optimizer of groups that are each split in two, the parameters that decay first."""
+    """Make the optimizer after splitting each group in two: parameters that decay, then those that do not."""
     parts = []
     for group in groups:
         matrices = [p for p in group["params"] if p.ndim > 1]

@@ -108,7 +108,7 @@ def load_task(checkpoint: str | Path, trusted: Sequence[str] = ()) -> Task:
 
     Args:
         checkpoint: the file.
-        trusted: modules of one's own that it may name, see :mod:`cv_lab.trial.targets`.
+        trusted: further modules whose classes it may name, see :mod:`cv_lab.trial.targets`.
 
     Raises:
         FileNotFoundError: if there is no such file.

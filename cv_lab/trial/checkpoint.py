@@ -41,10 +41,10 @@ def best_and_last(folder: Path, monitor: str, mode: str) -> tuple[ModelCheckpoin
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """Goes on in a folder that has been moved since; Lightning would forget the best score."""
+    """ModelCheckpoint whose folder may have been moved since; Lightning's would forget the best score."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what is best so far, with paths into this folder."""
+        """Restore the best score so far, with paths into this folder."""
         folder = str(self.dirpath)
 
         def moved(path: str) -> str:

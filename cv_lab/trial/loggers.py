@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 
 class CSVLogger(loggers.CSVLogger):
-    """Lightning's logger, which deletes the table of an earlier attempt; this one keeps the rows that still hold.
+    """Lightning's logger, which deletes the table of an earlier attempt; this one keeps the rows that are still valid.
 
     Args:
         purge_step: rows of an earlier attempt from this step on are dropped, as TensorBoard's logger does; None drops

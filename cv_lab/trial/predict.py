@@ -102,7 +102,7 @@ def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: b
     for name, file in zip(names, files, strict=True):
         try:
             photo = task.open_photo(file)
-        except Exception as error:  # Pillow fails in many ways; the other images shall be predicted all the same
+        except Exception as error:  # Pillow raises many kinds of errors; continue with the other images
             problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
             continue
         new_rows, words = task.write(photo, _predicted(task, photo), out, name, score)

@@ -95,7 +95,7 @@ class Predictor:
         return canvas, (scaled.shape[0], scaled.shape[1]), (own_height, own_width)
 
     def _at_own_size(self, output: Any, used: tuple[int, int], own: tuple[int, int]) -> Any:
-        """What the network says of one image, of which it saw the upper left `used` pixels of its canvas."""
+        """Crop the network's output to the `used` upper left pixels of its canvas, and scale it to the image's size."""
         if self.task.target == "instances":
             return at_own_size(output, own, (used[1] / own[1], used[0] / own[0]))
         probabilities: Tensor = output.float()

@@ -45,7 +45,7 @@ def run_trial(config: DictConfig) -> float:
 
     Returns:
         The best value of the task's monitored metric; :func:`~cv_lab.study.record.failed_value` if the trial
-        failed as one of a multirun, whose other trials shall run on.
+        failed in a multirun, so that its other trials run on.
 
     Raises:
         SystemExit: if the trial failed in a single run (code 1), or was interrupted (130 by Ctrl-C, 143 by SIGTERM).
@@ -87,7 +87,7 @@ class DamagedCheckpointError(RuntimeError):
 
 
 class FailedBeforeError(RuntimeError):
-    """The trial has failed by what would make it fail again."""
+    """The trial failed for a reason that would make it fail again."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"{folder} failed before and would fail again: retry_failed=true runs it again")
@@ -138,7 +138,7 @@ def _cause(error: Exception) -> Exception:
 
 
 def _log_in(folder: Path) -> None:
-    """Let the log file, of which nothing is written yet, be in the trial's folder where Hydra chose another."""
+    """Move the log file, which is still empty, to the trial's folder if Hydra chose another."""
     chosen = Path(HydraConfig.get().runtime.output_dir)
     if chosen == folder:
         return

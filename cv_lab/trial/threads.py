@@ -4,5 +4,5 @@ import torch
 
 
 def share_threads(trials: int) -> None:
-    """Use one part of torch's threads of so many `trials` that run at a time."""
+    """Use 1 / `trials` of torch's threads, where that many trials run at the same time."""
     torch.set_num_threads(max(1, torch.get_num_threads() // trials))

@@ -183,7 +183,7 @@ def _silence_warnings() -> None:
 def _continue_from(
     record: TrialRecord, standing: FolderState, config: DictConfig, task: Task
 ) -> tuple[Path | None, int | None]:
-    """The checkpoint to go on from, if any, and the step from which on the log of an earlier attempt is void.
+    """The checkpoint to continue from, if any, and the step from which an earlier attempt's log is discarded.
 
     Another trial of the study, which differs in its number of epochs alone, may have come further than this one.
     """

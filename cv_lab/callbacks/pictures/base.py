@@ -19,7 +19,7 @@ from cv_lab.files import write_json
 from cv_lab.pictures.artifacts import Png, encode, save_png
 from cv_lab.pictures.tensorboard import add_image, final_step
 
-MIN_TIME_BETWEEN = 10  # times as long as the last drawing took
+MIN_TIME_BETWEEN = 10  # minimum time between drawings, as a multiple of the time that the last one took
 Sample = dict[str, Any]
 
 
