@@ -222,6 +222,19 @@ def dots(rows: Sequence[Row], title: str, axis: Axis) -> Chart:
     return Chart("".join(parts), width, bottom + 44, title)
 
 
+def bars(rows: Sequence[tuple[str, float, str]], title: str) -> Chart:
+    """One bar a row, from zero: its name, its value, which is not negative, and the value as text."""
+    left, step, reach = 14 + CHARACTER * max(len(shorten(name, 24)) for name, *_ in rows), 22, 260
+    top = max(value for _, value, _ in rows) or 1
+    parts = [_text(4, 17, title, weight="600")]
+    for i, (name, value, words) in enumerate(rows):
+        y, long = TOP + step * i, reach * value / top
+        parts.append(f"<g><title>{escape(f'{name}: {words}')}</title>{_text(4, y + 15, shorten(name, 24))}")
+        parts.append(f'<rect x="{left:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{BLUE}"/>')
+        parts.append(_text(left + long + 6, y + 15, words, size=11) + "</g>")
+    return Chart("".join(parts), left + reach + 90, TOP + step * len(rows) + 8, title)
+
+
 def sheet(charts: Sequence[Chart], legend: Sequence[Key], columns: int = 2) -> Chart:
     """Several charts in one picture, with their legend below."""
     columns = min(columns, len(charts))

@@ -50,11 +50,16 @@ class Evidence:
 
     def baseline(self, metric: str) -> tuple[str, float] | None:
         """The most frequent class, and the metric of always answering it; None for a metric without this baseline."""
+        return constant_answer(np.array(self.counts()), self.classes, metric)
+
+    def counts(self) -> list[int]:
+        """Images, or labelled pixels, of each true class; K of them."""
         if "truth" in self.arrays:
-            counts = np.bincount(self.arrays["truth"].astype(np.int64), minlength=len(self.classes))
+            found = np.bincount(self.arrays["truth"].astype(np.int64), minlength=len(self.classes))
         else:
-            counts = self.arrays["support"].sum(0)
-        return constant_answer(counts, self.classes, metric)
+            found = self.arrays["support"].sum(0)
+        counts: list[int] = found.tolist()
+        return counts
 
 
 def constant_answer(counts: NDArray[np.integer], classes: list[str], metric: str) -> tuple[str, float] | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cv_lab.colours import palette
-from cv_lab.report.chart import DASHES, GREY, Axis, Cell, Chart, Key, Row, Series, dots, heat_map, plot, sheet
+from cv_lab.report.chart import DASHES, GREY, Axis, Cell, Chart, Key, Row, Series, bars, dots, heat_map, plot, sheet
 from cv_lab.report.sections import Section, Setting, loss_of, mean, text
 from cv_lab.report.wording import count, seconds, slug
 from cv_lab.study.trials import number
@@ -12,6 +12,7 @@ from cv_lab.study.trials import number
 COLORS = 10  # lines that eyes tell apart in one chart; beyond that each setting gets a chart
 PANELS = 12  # small multiples at most
 GRID = (12, 16)  # rows and columns of a heat map at most
+CLASSES = 24  # bars of classes at most
 PAIRS = 3  # heat maps at most
 
 
@@ -131,6 +132,22 @@ def cost(section: Section) -> list[Figure]:
         "times of equal work differ by chance."
     )
     return [Figure("cost", title, caption, [chart], legend)]
+
+
+def classes(section: Section) -> list[Figure]:
+    """Images or pixels of each class in the test set."""
+    known = next((e for t in section.finished if (e := section.evidence.get(t.name)) is not None), None)
+    if known is None:
+        return []
+    counts = known.counts()
+    order = sorted(range(len(counts)), key=lambda k: -counts[k])[:CLASSES]
+    rows = [
+        (known.classes[k], counts[k], f"{counts[k]:,} ({100 * counts[k] / (sum(counts) or 1):.1f} %)") for k in order
+    ]
+    what = "images" if "truth" in known.arrays else "labelled pixels"
+    more = f" The {len(order)} most frequent of {len(counts)} classes." if len(order) < len(counts) else ""
+    caption = f"{what.capitalize()} of each class in the test set, and their share.{more}"
+    return [Figure("classes", "Classes of the test set", caption, [bars(rows, f"{what} of each class")], [])]
 
 
 def pair_key(section: Section, a: str, b: str) -> str:

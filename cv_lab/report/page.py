@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from cv_lab.files import write_csv, write_text
-from cv_lab.report import figures, pictures, tables
+from cv_lab.report import background, figures, pictures, tables
 from cv_lab.report.finding import WARNINGS
 from cv_lab.report.findings import details, opening
 from cv_lab.report.latex import escaped
@@ -69,6 +69,7 @@ def write_report(folder: Path) -> Report:
             picture = clean(figure.svg())
             write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
     content = {"title": folder.resolve().name, "facts": _facts(study), "sections": parts, "warnings": WARNINGS}
+    content |= {"command_of_study": background.study_command(folder)}
     for name, template in (
         ("report.md", "page.md.jinja"),
         ("report.tex", "page.tex.jinja"),
@@ -97,6 +98,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
             ("the figures of what was varied", figures.swept),
             ("the curves", figures.curves),
             ("the figures of the cost", figures.cost),
+            ("the figure of the classes", figures.classes),
         )
         for figure in attempt(what, lambda make=make: make(section), [])  # type: ignore[misc]
     ]
@@ -114,6 +116,13 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         "figures": charts,
         "files": {figure.key: f"{prefix}{figure.key}.svg" for figure in charts},
         "anchors": {"trials", *(figure.key for figure in charts)} | ({"failures"} if failed else set()),
+        "data": attempt("the data", lambda: background.data_table(section), tables.Table([], [])),
+        "environment": attempt(
+            "the versions", lambda: background.environment_table(section.trials), tables.Table([], [])
+        ),
+        "commands": attempt("the commands", lambda: background.commands(section), []),
+        "seed": attempt("the seeds", lambda: background.seed_sentence(section), ""),
+        "glossary": background.glossary(section),
         "classes": attempt("the figures of each class", lambda: _classes(section, notes), []),
         "pictures": [_pictures(study, section, trial, notes) for trial in _shown(section)],
         "failures": _failures(section, failed),
