@@ -1,5 +1,6 @@
 """Which charts a section of a report has, and what they show."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,8 +66,12 @@ def curves(section: Section) -> list[Figure]:
             return []
         present = {s.label for s in settings}
         legend = [Key(c, name, _dash(section, name)) for name, c in colors(section).items() if name in present]
-        seeds = " Seeds of a setting share its colour." if section.seeds > 1 else ""
-        caption = f"Every epoch of every trial, of running and failed ones as far as they came.{seeds}"
+        caption = "Every epoch of every trial, of running and failed ones as far as they came."
+        if section.seeds > 1:
+            caption += (
+                " A line is the mean over the finished seeds of a setting, its band reaches from the lowest to the "
+                "highest seed; epochs that only some seeds reached, and unfinished seeds, are paler lines of their own."
+            )
         return [Figure("curves", "Curves", caption, charts, legend)]
     shown = settings[:PANELS]
     figures = []
@@ -183,13 +188,29 @@ def _by_loss(section: Section, settings: Sequence[Setting], name: str, title: st
 
 
 def _curves_of_all(section: Section, settings: Sequence[Setting], name: str, title: str) -> Chart:
-    color = colors(section)
-    series = [
-        Series(trial.curve(name), color[setting.label], section.label(trial), dash=_dash(section, setting.label))
-        for setting in settings
-        for trial in setting.trials
-    ]
+    series = [one for setting in settings for one in _curve_of(section, setting, name)]
     return plot(series, title, Axis("epoch", whole=True), _axis(section, name, series))
+
+
+def _curve_of(section: Section, setting: Setting, name: str) -> list[Series]:
+    """The mean over the finished seeds with the band of their values, and alone what goes on beyond it."""
+    color, dash = colors(section)[setting.label], _dash(section, setting.label)
+    curves = {trial.name: dict(trial.curve(name)) for trial in setting.trials}
+    finished = [curve for trial in setting.finished if (curve := curves[trial.name])]
+    common = sorted(set.intersection(*map(set, finished))) if len(finished) > 1 else []
+    series = []
+    if common:
+        values = [[curve[epoch] for curve in finished] for epoch in common]
+        points = [(epoch, statistics.fmean(some)) for epoch, some in zip(common, values, strict=True)]
+        band = [(min(some), max(some)) for some in values]
+        words = f"{setting.label}, mean of {count(len(finished), 'seed')}"
+        series.append(Series(points, color, words, dash=dash, band=band))
+    for trial in setting.trials:
+        averaged = common if trial.best is not None and curves[trial.name] else []
+        rest = [(epoch, value) for epoch, value in curves[trial.name].items() if not averaged or epoch >= averaged[-1]]
+        if len(rest) > 1 or not averaged:
+            series.append(Series(rest, color, section.label(trial), dash=dash, opacity=0.6 if common else 1.0))
+    return series
 
 
 def _curves_of_one(section: Section, setting: Setting, settings: Sequence[Setting], name: str) -> Chart | None:
