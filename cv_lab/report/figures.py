@@ -45,7 +45,7 @@ def colors(section: Section) -> dict[str, str]:
     labels = [setting.label for setting in section.settings]
     if len(labels) > COLORS:
         return dict.fromkeys(labels, GREY)
-    return dict(zip(labels, (_hex(_readable(rgb)) for rgb in palette(len(labels)).tolist()), strict=True))
+    return dict(zip(labels, (hex_of(rgb) for rgb in palette(len(labels)).tolist()), strict=True))
 
 
 def curves(section: Section) -> list[Figure]:
@@ -354,5 +354,6 @@ def _readable(rgb: Sequence[int]) -> list[float]:
     return [255 * (12.92 * v if v <= 0.0031308 else 1.055 * v ** (1 / 2.4) - 0.055) for v in linear]
 
 
-def _hex(rgb: Sequence[float]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*(round(value) for value in rgb))
+def hex_of(rgb: Sequence[int]) -> str:
+    """A colour for lines on light and on dark ground, such as "#0072b2"."""
+    return "#{:02x}{:02x}{:02x}".format(*(round(value) for value in _readable(rgb)))

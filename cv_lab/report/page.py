@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from cv_lab.files import write_csv, write_text
-from cv_lab.report import background, figures, pictures, tables
+from cv_lab.report import answers, background, figures, pictures, tables
 from cv_lab.report.finding import WARNINGS
 from cv_lab.report.findings import details, opening
 from cv_lab.report.latex import escaped
@@ -98,6 +98,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
             ("the figures of what was varied", figures.swept),
             ("the curves", figures.curves),
             ("the figures of the cost", figures.cost),
+            ("the calibration", answers.calibration),
             ("the figure of the classes", figures.classes),
         )
         for figure in attempt(what, lambda make=make: make(section), [])  # type: ignore[misc]
@@ -123,6 +124,15 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         "commands": attempt("the commands", lambda: background.commands(section), []),
         "seed": attempt("the seeds", lambda: background.seed_sentence(section), ""),
         "glossary": background.glossary(section),
+        "answers": [
+            (title, table)
+            for title, make in (
+                ("Precision, recall and F1 of each class", answers.class_table),
+                ("Most confident mistakes", answers.mistakes_table),
+                ("Images that one of the two best settings gets right", answers.differences_table),
+            )
+            if (table := attempt("the answers", lambda make=make: make(section), None))  # type: ignore[misc]
+        ],
         "classes": attempt("the figures of each class", lambda: _classes(section, notes), []),
         "pictures": [_pictures(study, section, trial, notes) for trial in _shown(section)],
         "failures": _failures(section, failed),
