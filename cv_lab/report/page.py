@@ -68,14 +68,14 @@ def write_report(folder: Path) -> Report:
         for figure in part["figures"]:
             picture = clean(figure.svg())
             write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
-    content = {"title": folder.resolve().name, "facts": _facts(study), "sections": parts, "warnings": WARNINGS}
+    content = {"title": folder.resolve().name, "facts": facts(study), "sections": parts, "warnings": WARNINGS}
     content |= {"command_of_study": background.study_command(folder)}
     for name, template in (
         ("report.md", "page.md.jinja"),
         ("report.tex", "page.tex.jinja"),
         ("report.html", "page.html.jinja"),
     ):
-        page = clean(_render(template, {**content, "notes": notes}))
+        page = clean(render(template, {**content, "notes": notes}))
         write(folder / name, partial(write_text, text=page))
     return Report(files, notes)
 
@@ -107,7 +107,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
     failed = [trial for trial in section.trials if trial.status == "failed"]
     return {
         "key": key,
-        "title": f"{section.task}, judged by {section.monitor}" if section.monitor else section.task,
+        "title": section.title,
         "shared": tables.shared(section.trials),
         "opening": attempt("the answer", lambda: opening(section), []),
         "findings": attempt("the findings", lambda: details(section), []),
@@ -200,7 +200,7 @@ def _findings(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _facts(study: Study) -> list[str]:
+def facts(study: Study) -> list[str]:
     """What the head of the report says of the whole study."""
     by_status = Counter(trial.status for trial in study.trials)
     facts = [
@@ -224,7 +224,8 @@ def _dirty(study: Study) -> str:
     return " with uncommitted changes" if any(t.record.get("git_dirty") for t in study.trials) else ""
 
 
-def _render(template: str, content: dict[str, Any]) -> str:
+def render(template: str, content: dict[str, Any]) -> str:
+    """A template of this folder, filled in."""
     latex = {"block_start_string": "<%", "block_end_string": "%>"} if template.endswith(".tex.jinja") else {}
     if latex:  # which has braces and per cents of its own
         latex |= {"variable_start_string": "<<", "variable_end_string": ">>", "comment_start_string": "<#"}
