@@ -109,6 +109,23 @@ def seed_sentence(section: Section) -> str:
     return f"The seed ({seeds}) decides {listing(parts)}. The test images are the same for all seeds."
 
 
+def methods(section: Section) -> str:
+    """What was done, as a paragraph for a paper: data, what all trials share, what was varied, seeds, machine."""
+    data = {row[0].text: row[1].text for row in data_table(section).rows}
+    names = ("training images", "validation images", "test images", "image size", "classes")
+    sizes = "; ".join(f"{name} {data[name]}" for name in names if name in data)
+    varied = f" Varied were {listing(section.names, 20)}." if section.names else ""
+    chosen = data.get("the epoch is chosen on")
+    machine = listing(
+        [row[1].text for row in environment_table(section.trials).rows if row[0].text == "device"] or ["?"]
+    )
+    return (
+        f"Data set {data.get('data set', '?')}{f' ({sizes})' if sizes else ''}.{varied}"
+        + (f" The epoch of each trial was chosen by {section.monitor} on the {chosen}." if chosen else "")
+        + f" {seed_sentence(section)} All trials ran on {machine}."
+    )
+
+
 def glossary(section: Section) -> list[tuple[str, str]]:
     """Each metric of the trials with its meaning."""
     names = dict.fromkeys(name.split("/")[1] for trial in section.finished for name in trial.metrics)
@@ -135,7 +152,7 @@ def _size(trial: Trial) -> str:
 
 def _validation(trial: Trial) -> str:
     chosen = ((trial.result or {}).get("monitor") or {}).get("validation")
-    named = {"split": "validation images that are no test images", "test": "the test images"}
+    named = {"split": "validation images, which are no test images", "test": "the test images"}
     return named.get(chosen, str(chosen)) if chosen else ""
 
 

@@ -123,6 +123,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         ),
         "commands": attempt("the commands", lambda: background.commands(section), []),
         "seed": attempt("the seeds", lambda: background.seed_sentence(section), ""),
+        "methods": attempt("the methods", lambda: background.methods(section), ""),
         "glossary": background.glossary(section),
         "answers": [
             (title, table)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cv_lab.files import read_json, write_json
 from cv_lab.report.page import write_report
-from tests.report.folders import add_test, make_trial
+from tests.report.folders import add_predictions, add_test, make_trial
 
 
 def page_of(study: Path) -> str:
@@ -73,3 +73,16 @@ def test_only_metrics_of_the_trials_are_explained(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert "<dt>f1</dt>" in page
     assert "<dt>mean_iou</dt>" not in page
+
+
+def test_latex_has_the_methods_and_markdown_the_pictures(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        folder = make_trial(
+            tmp_path, f"lr={lr} (a)", lr, parameters={"lr": lr}, images={"train": 9, "val": 5, "test": 7}
+        )
+        add_predictions(folder, [[9, 1], [4, 6]], ["cat", "dog"])
+    write_report(tmp_path)
+    latex = (tmp_path / "report.tex").read_text()
+    assert "Data set shapes (training images 9; validation images 5; test images 7; classes 2: cat and dog)." in latex
+    assert "Varied were lr. The epoch of each trial was chosen by val/accuracy" in latex
+    assert "](lr%3D0.2%20%28a%29/predictions/gallery.png)" in (tmp_path / "report.md").read_text()
