@@ -73,6 +73,7 @@ class Series:
         dash: pattern of the line as in SVG, such as "6 3"; "" draws it through.
         dots: radius of the points; 0 for none.
         bars: half the height of the error bar at each point.
+        band: lowest and highest value at each point, filled in pale colour behind the line.
         opacity: 0..1.
     """
 
@@ -83,6 +84,7 @@ class Series:
     dash: str = ""
     dots: float = 0
     bars: Sequence[float] = ()
+    band: Sequence[tuple[float, float]] = ()
     opacity: float = 1.0
 
 
@@ -123,11 +125,17 @@ def plot(
     series = [one for one in series if one.points]
     across = _Scale([p[0] for one in series for p in one.points], LEFT, WIDTH - RIGHT, x)
     reach = [v for one in series for (_, v), bar in zip(one.points, one.bars, strict=False) for v in (v - bar, v + bar)]
+    reach += [value for one in series for ends in one.band for value in ends]
     up = _Scale([p[1] for one in series for p in one.points] + reach, HEIGHT - BOTTOM, TOP, y)
     parts = [_text(LEFT, 17, title, weight="600"), _axes(across, up, x, y)]
     for one in series:
         places = [(across(a), up(b)) for a, b in one.points]
         parts.append(f'<g opacity="{one.opacity:g}"><title>{escape(one.label)}</title>')
+        if one.band and len(places) > 1:
+            edge = [(a, up(high)) for (a, _), (_, high) in zip(places, one.band, strict=True)]
+            edge += [(a, up(low)) for (a, _), (low, _) in reversed(list(zip(places, one.band, strict=True)))]
+            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in edge)
+            parts.append(f'<polygon points="{path}" fill="{one.color}" fill-opacity="0.18"/>')
         if one.line and len(places) > 1:
             dash = f' stroke-dasharray="{one.dash}"' if one.dash else ""
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
@@ -220,6 +228,19 @@ def dots(rows: Sequence[Row], title: str, axis: Axis) -> Chart:
             parts.append(f'<circle cx="{scale(value):.1f}" cy="{y}" r="3.5" fill="none" stroke="{row.color}"/>')
         parts.append(f'<circle cx="{scale(row.mean):.1f}" cy="{y}" r="4.5" fill="{row.color}"/></g>')
     return Chart("".join(parts), width, bottom + 44, title)
+
+
+def bars(rows: Sequence[tuple[str, float, str]], title: str) -> Chart:
+    """One bar a row, from zero: its name, its value, which is not negative, and the value as text."""
+    left, step, reach = 14 + CHARACTER * max(len(shorten(name, 24)) for name, *_ in rows), 22, 260
+    top = max(value for _, value, _ in rows) or 1
+    parts = [_text(4, 17, title, weight="600")]
+    for i, (name, value, words) in enumerate(rows):
+        y, long = TOP + step * i, reach * value / top
+        parts.append(f"<g><title>{escape(f'{name}: {words}')}</title>{_text(4, y + 15, shorten(name, 24))}")
+        parts.append(f'<rect x="{left:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{BLUE}"/>')
+        parts.append(_text(left + long + 6, y + 15, words, size=11) + "</g>")
+    return Chart("".join(parts), left + reach + 90, TOP + step * len(rows) + 8, title)
 
 
 def sheet(charts: Sequence[Chart], legend: Sequence[Key], columns: int = 2) -> Chart:

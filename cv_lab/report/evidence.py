@@ -2,6 +2,7 @@
 
 ``test.npz`` of a trial holds, for classification, ``truth`` and ``prediction``, int (N,), for segmentation
 ``intersection``, ``union`` and ``support``, int64 (N, K), in pixels; ``files``, str (N,), are the names of the images.
+Classifiers add ``p_prediction`` and ``p_truth``, float (N,), the probabilities of these classes.
 A classifier without that file still has its confusion matrix, which gives intervals but no comparison image by image.
 """
 
@@ -50,11 +51,16 @@ class Evidence:
 
     def baseline(self, metric: str) -> tuple[str, float] | None:
         """The most frequent class, and the metric of always answering it; None for a metric without this baseline."""
+        return constant_answer(np.array(self.counts()), self.classes, metric)
+
+    def counts(self) -> list[int]:
+        """Images, or labelled pixels, of each true class; K of them."""
         if "truth" in self.arrays:
-            counts = np.bincount(self.arrays["truth"].astype(np.int64), minlength=len(self.classes))
+            found = np.bincount(self.arrays["truth"].astype(np.int64), minlength=len(self.classes))
         else:
-            counts = self.arrays["support"].sum(0)
-        return constant_answer(counts, self.classes, metric)
+            found = self.arrays["support"].sum(0)
+        counts: list[int] = found.tolist()
+        return counts
 
 
 def constant_answer(counts: NDArray[np.integer], classes: list[str], metric: str) -> tuple[str, float] | None:
@@ -118,6 +124,12 @@ def _checked(path: Path, classes: list[str]) -> Evidence:
     (shape,) = shapes
     if any(arrays[name].min() < 0 or not np.issubdtype(arrays[name].dtype, np.integer) for name in needed):
         raise ValueError("it holds no counts")
+    for name in PROBABILITIES & arrays.keys():
+        if arrays[name].shape != shape or not ((arrays[name] >= 0) & (arrays[name] <= 1 + TOLERANCE)).all():
+            raise ValueError(f"its {name} holds no probabilities of {shape[0]} images")
+    for name in {"index", "files"} & arrays.keys():
+        if arrays[name].shape != shape[:1]:
+            raise ValueError(f"its {name} has the shape {arrays[name].shape} for {shape[0]} images")
     highest = max(int(arrays[name].max()) for name in CLASSIFICATION) + 1 if "truth" in arrays else shape[1]
     if len(classes) < highest:
         classes = [*classes, *(str(i) for i in range(len(classes), highest))]
@@ -178,6 +190,7 @@ def _mean_where(above: NDArray[np.floating], below: NDArray[np.floating]) -> NDA
 
 CLASSIFICATION = ("truth", "prediction")
 SEGMENTATION = ("intersection", "union", "support")
+PROBABILITIES = {"p_prediction", "p_truth"}
 OF_PIXELS = ("mean_iou", "pixel_accuracy", "mean_class_accuracy")
 METRICS: dict[str, Callable[[Evidence], Scores]] = {
     "accuracy": _accuracy,

@@ -1,10 +1,11 @@
 """Which charts a section of a report has, and what they show."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cv_lab.colours import palette
-from cv_lab.report.chart import DASHES, GREY, Axis, Cell, Chart, Key, Row, Series, dots, heat_map, plot, sheet
+from cv_lab.report.chart import DASHES, GREY, Axis, Cell, Chart, Key, Row, Series, bars, dots, heat_map, plot, sheet
 from cv_lab.report.sections import Section, Setting, loss_of, mean, text
 from cv_lab.report.wording import count, seconds, slug
 from cv_lab.study.trials import number
@@ -12,6 +13,7 @@ from cv_lab.study.trials import number
 COLORS = 10  # lines that eyes tell apart in one chart; beyond that each setting gets a chart
 PANELS = 12  # small multiples at most
 GRID = (12, 16)  # rows and columns of a heat map at most
+CLASSES = 24  # bars of classes at most
 PAIRS = 3  # heat maps at most
 
 
@@ -43,7 +45,7 @@ def colors(section: Section) -> dict[str, str]:
     labels = [setting.label for setting in section.settings]
     if len(labels) > COLORS:
         return dict.fromkeys(labels, GREY)
-    return dict(zip(labels, (_hex(_readable(rgb)) for rgb in palette(len(labels)).tolist()), strict=True))
+    return dict(zip(labels, (hex_of(rgb) for rgb in palette(len(labels)).tolist()), strict=True))
 
 
 def curves(section: Section) -> list[Figure]:
@@ -64,8 +66,12 @@ def curves(section: Section) -> list[Figure]:
             return []
         present = {s.label for s in settings}
         legend = [Key(c, name, _dash(section, name)) for name, c in colors(section).items() if name in present]
-        seeds = " Seeds of a setting share its colour." if section.seeds > 1 else ""
-        caption = f"Every epoch of every trial, of running and failed ones as far as they came.{seeds}"
+        caption = "Every epoch of every trial, of running and failed ones as far as they came."
+        if section.seeds > 1:
+            caption += (
+                " A line is the mean over the finished seeds of a setting, its band reaches from the lowest to the "
+                "highest seed; epochs that only some seeds reached, and unfinished seeds, are paler lines of their own."
+            )
         return [Figure("curves", "Curves", caption, charts, legend)]
     shown = settings[:PANELS]
     figures = []
@@ -133,6 +139,22 @@ def cost(section: Section) -> list[Figure]:
     return [Figure("cost", title, caption, [chart], legend)]
 
 
+def classes(section: Section) -> list[Figure]:
+    """Images or pixels of each class in the test set."""
+    known = next((e for t in section.finished if (e := section.evidence.get(t.name)) is not None), None)
+    if known is None:
+        return []
+    counts = known.counts()
+    order = sorted(range(len(counts)), key=lambda k: -counts[k])[:CLASSES]
+    rows = [
+        (known.classes[k], counts[k], f"{counts[k]:,} ({100 * counts[k] / (sum(counts) or 1):.1f} %)") for k in order
+    ]
+    what = "images" if "truth" in known.arrays else "labelled pixels"
+    more = f" The {len(order)} most frequent of {len(counts)} classes." if len(order) < len(counts) else ""
+    caption = f"{what.capitalize()} of each class in the test set, and their share.{more}"
+    return [Figure("classes", "Classes of the test set", caption, [bars(rows, f"{what} of each class")], [])]
+
+
 def pair_key(section: Section, a: str, b: str) -> str:
     """Key of the heat map of two parameters."""
     down, across = _rows_and_columns(section, a, b)
@@ -166,13 +188,29 @@ def _by_loss(section: Section, settings: Sequence[Setting], name: str, title: st
 
 
 def _curves_of_all(section: Section, settings: Sequence[Setting], name: str, title: str) -> Chart:
-    color = colors(section)
-    series = [
-        Series(trial.curve(name), color[setting.label], section.label(trial), dash=_dash(section, setting.label))
-        for setting in settings
-        for trial in setting.trials
-    ]
+    series = [one for setting in settings for one in _curve_of(section, setting, name)]
     return plot(series, title, Axis("epoch", whole=True), _axis(section, name, series))
+
+
+def _curve_of(section: Section, setting: Setting, name: str) -> list[Series]:
+    """The mean over the finished seeds with the band of their values, and alone what goes on beyond it."""
+    color, dash = colors(section)[setting.label], _dash(section, setting.label)
+    curves = {trial.name: dict(trial.curve(name)) for trial in setting.trials}
+    finished = [curve for trial in setting.finished if (curve := curves[trial.name])]
+    common = sorted(set.intersection(*map(set, finished))) if len(finished) > 1 else []
+    series = []
+    if common:
+        values = [[curve[epoch] for curve in finished] for epoch in common]
+        points = [(epoch, statistics.fmean(some)) for epoch, some in zip(common, values, strict=True)]
+        band = [(min(some), max(some)) for some in values]
+        words = f"{setting.label}, mean of {count(len(finished), 'seed')}"
+        series.append(Series(points, color, words, dash=dash, band=band))
+    for trial in setting.trials:
+        averaged = common if trial.best is not None and curves[trial.name] else []
+        rest = [(epoch, value) for epoch, value in curves[trial.name].items() if not averaged or epoch >= averaged[-1]]
+        if len(rest) > 1 or not averaged:
+            series.append(Series(rest, color, section.label(trial), dash=dash, opacity=0.6 if common else 1.0))
+    return series
 
 
 def _curves_of_one(section: Section, setting: Setting, settings: Sequence[Setting], name: str) -> Chart | None:
@@ -316,5 +354,6 @@ def _readable(rgb: Sequence[int]) -> list[float]:
     return [255 * (12.92 * v if v <= 0.0031308 else 1.055 * v ** (1 / 2.4) - 0.055) for v in linear]
 
 
-def _hex(rgb: Sequence[float]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*(round(value) for value in rgb))
+def hex_of(rgb: Sequence[int]) -> str:
+    """A colour for lines on light and on dark ground, such as "#0072b2"."""
+    return "#{:02x}{:02x}{:02x}".format(*(round(value) for value in _readable(rgb)))

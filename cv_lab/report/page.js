@@ -18,3 +18,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
     }));
   }));
 }
+
+// Copies the command beside the button, or selects it where the browser allows no copying.
+for (const button of document.querySelectorAll(".copy")) {
+  const code = button.previousElementSibling;
+  button.addEventListener("click", () => {
+    const select = () => getSelection().selectAllChildren(code);
+    if (!navigator.clipboard) return select();
+    navigator.clipboard.writeText(code.textContent).then(() => {
+      button.textContent = "copied";
+      setTimeout(() => button.textContent = "copy", 1500);
+    }, select);
+  });
+}

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from cv_lab.files import write_csv, write_text
-from cv_lab.report import figures, pictures, tables
+from cv_lab.report import answers, background, figures, pictures, tables
 from cv_lab.report.finding import WARNINGS
 from cv_lab.report.findings import details, opening
 from cv_lab.report.latex import escaped
@@ -68,13 +68,14 @@ def write_report(folder: Path) -> Report:
         for figure in part["figures"]:
             picture = clean(figure.svg())
             write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
-    content = {"title": folder.resolve().name, "facts": _facts(study), "sections": parts, "warnings": WARNINGS}
+    content = {"title": folder.resolve().name, "facts": facts(study), "sections": parts, "warnings": WARNINGS}
+    content |= {"command_of_study": background.study_command(folder)}
     for name, template in (
         ("report.md", "page.md.jinja"),
         ("report.tex", "page.tex.jinja"),
         ("report.html", "page.html.jinja"),
     ):
-        page = clean(_render(template, {**content, "notes": notes}))
+        page = clean(render(template, {**content, "notes": notes}))
         write(folder / name, partial(write_text, text=page))
     return Report(files, notes)
 
@@ -97,6 +98,8 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
             ("the figures of what was varied", figures.swept),
             ("the curves", figures.curves),
             ("the figures of the cost", figures.cost),
+            ("the calibration", answers.calibration),
+            ("the figure of the classes", figures.classes),
         )
         for figure in attempt(what, lambda make=make: make(section), [])  # type: ignore[misc]
     ]
@@ -104,7 +107,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
     failed = [trial for trial in section.trials if trial.status == "failed"]
     return {
         "key": key,
-        "title": f"{section.task}, judged by {section.monitor}" if section.monitor else section.task,
+        "title": section.title,
         "shared": tables.shared(section.trials),
         "opening": attempt("the answer", lambda: opening(section), []),
         "findings": attempt("the findings", lambda: details(section), []),
@@ -114,6 +117,23 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
         "figures": charts,
         "files": {figure.key: f"{prefix}{figure.key}.svg" for figure in charts},
         "anchors": {"trials", *(figure.key for figure in charts)} | ({"failures"} if failed else set()),
+        "data": attempt("the data", lambda: background.data_table(section), tables.Table([], [])),
+        "environment": attempt(
+            "the versions", lambda: background.environment_table(section.trials), tables.Table([], [])
+        ),
+        "commands": attempt("the commands", lambda: background.commands(section), []),
+        "seed": attempt("the seeds", lambda: background.seed_sentence(section), ""),
+        "methods": attempt("the methods", lambda: background.methods(section), ""),
+        "glossary": background.glossary(section),
+        "answers": [
+            (title, table)
+            for title, make in (
+                ("Precision, recall and F1 of each class", answers.class_table),
+                ("Most confident mistakes", answers.mistakes_table),
+                ("Images that one of the two best settings gets right", answers.differences_table),
+            )
+            if (table := attempt("the answers", lambda make=make: make(section), None))  # type: ignore[misc]
+        ],
         "classes": attempt("the figures of each class", lambda: _classes(section, notes), []),
         "pictures": [_pictures(study, section, trial, notes) for trial in _shown(section)],
         "failures": _failures(section, failed),
@@ -181,7 +201,7 @@ def _findings(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _facts(study: Study) -> list[str]:
+def facts(study: Study) -> list[str]:
     """What the head of the report says of the whole study."""
     by_status = Counter(trial.status for trial in study.trials)
     facts = [
@@ -205,7 +225,8 @@ def _dirty(study: Study) -> str:
     return " with uncommitted changes" if any(t.record.get("git_dirty") for t in study.trials) else ""
 
 
-def _render(template: str, content: dict[str, Any]) -> str:
+def render(template: str, content: dict[str, Any]) -> str:
+    """A template of this folder, filled in."""
     latex = {"block_start_string": "<%", "block_end_string": "%>"} if template.endswith(".tex.jinja") else {}
     if latex:  # which has braces and per cents of its own
         latex |= {"variable_start_string": "<<", "variable_end_string": ">>", "comment_start_string": "<#"}

@@ -91,6 +91,10 @@ class Section:
     tested: dict[str, Scores]
 
     @property
+    def title(self) -> str:
+        return f"{self.task}, judged by {self.monitor}" if self.monitor else self.task
+
+    @property
     def metric(self) -> str:
         """For "val/accuracy", "accuracy"."""
         return self.monitor.partition("/")[2]

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from cv_lab import files
 from cv_lab.files import read_json, write_csv, write_json
+from cv_lab.report import figures
 from cv_lab.report.latex import escaped
 from cv_lab.report.page import write_report
 from cv_lab.report.sections import sections
@@ -541,3 +542,18 @@ def test_latex_compiles(tmp_path: Path) -> None:
     write_report(tmp_path)
     command = ["pdflatex", "-halt-on-error", "-interaction=batchmode", "report.tex"]
     assert subprocess.run(command, cwd=tmp_path, check=False, capture_output=True).returncode == 0
+
+
+def test_curves_of_seeds_are_a_mean_with_the_band_of_all_seeds(tmp_path: Path) -> None:
+    for seed, values in ((1, [0.1, 0.3, 0.5]), (2, [0.3, 0.5, 0.7, 0.9])):
+        for lr in (0.1, 0.01):
+            name = f"lr={lr},seed={seed}"
+            make_trial(tmp_path, name, max(values), parameters={"lr": lr, "seed": seed}, values=values)
+    (section,) = sections(read_study(tmp_path).trials, [])
+    mean, rest = figures._curve_of(section, section.settings[0], "val/accuracy")
+    assert mean.points == [(1, pytest.approx(0.2)), (2, pytest.approx(0.4)), (3, pytest.approx(0.6))]
+    assert mean.band == [(0.1, 0.3), (0.3, 0.5), (0.5, 0.7)]
+    assert rest.points == [(3, 0.7), (4, 0.9)]  # the seed that trained longer
+    page, _, _ = report(tmp_path)
+    assert "mean of 2 seeds" in page
+    assert page.count("<polygon") == 2 * 4

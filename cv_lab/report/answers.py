@@ -1,0 +1,150 @@
+"""What classifiers answered of each test image: calibration, figures of each class, mistakes, and disagreements."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_lab.colours import palette
+from cv_lab.report.chart import DASHES, GREY, Axis, Key, Series, plot
+from cv_lab.report.evidence import Evidence
+from cv_lab.report.figures import Figure, hex_of
+from cv_lab.report.sections import Section, Setting
+from cv_lab.report.tables import Cell, Table
+from cv_lab.report.wording import Unit, count
+
+BINS = 15  # of confidence, as in the paper on calibration
+SETTINGS = 4  # best ones in the chart of calibration
+LISTED = 10  # images in a table
+SHARE = Unit("share")
+
+
+def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
+    """Expected calibration error over :data:`BINS` equal bins, in 0..1 (Guo et al., 2017, arXiv:1706.04599).
+
+    Args:
+        confidence: probability of the predicted class, (N,), in 0..1.
+        right: whether that class is true, (N,).
+    """
+    return sum(share * abs(accuracy - mean) for mean, accuracy, share in _bins(confidence, right))
+
+
+def calibration(section: Section) -> list[Figure]:
+    """Reliability diagrams of the best settings, each of its lowest seed."""
+    known = [(s, e) for s in section.judged[:SETTINGS] if (e := _of(section, s)) and "p_prediction" in e.arrays]
+    if not known:
+        return []
+    series = [Series([(0, 0), (1, 1)], GREY, "as right as confident", dash=DASHES[2])]
+    legend = [Key(GREY, "as right as confident", DASHES[2])]
+    for i, ((setting, evidence), rgb) in enumerate(zip(known, palette(len(known)).tolist(), strict=True)):
+        confidence, right = evidence.arrays["p_prediction"], _right(evidence)
+        words = f"{setting.label}: ECE {SHARE.value(calibration_error(confidence, right))}"
+        points = [(mean, accuracy) for mean, accuracy, _ in _bins(confidence, right)]
+        series.append(Series(points, hex_of(rgb), words, dash=DASHES[i], dots=3))
+        legend.append(Key(hex_of(rgb), words, DASHES[i]))
+    chart = plot(series, "accuracy by confidence", Axis("confidence", percent=True), Axis("", percent=True))
+    caption = (
+        f"Test images in {BINS} bins of equal width by the probability of their predicted class; a point below the "
+        "diagonal is more confident than right. ECE, the expected calibration error, is the mean distance from the "
+        "diagonal over all images. Of each setting the lowest seed."
+    )
+    return [Figure("calibration", "Calibration", caption, [chart], legend)]
+
+
+def class_table(section: Section) -> Table | None:
+    """Precision, recall, F1 and images of each class, of the best setting; None where answers are not known."""
+    evidence = _of(section, section.judged[0]) if section.judged else None
+    if evidence is None:
+        return None
+    k = np.arange(len(evidence.classes))
+    truth, predicted = (evidence.arrays[name][:, None] == k for name in ("truth", "prediction"))
+    hits, truths, predictions = (truth & predicted).sum(0), truth.sum(0), predicted.sum(0)
+    rows = [
+        [
+            Cell(name),
+            *(_share(above, below) for above, below in ((h, p), (h, t), (2 * h, t + p))),
+            Cell(f"{t:,}", t),
+            Cell(f"{p:,}", p),
+        ]
+        for name, h, t, p in zip(evidence.classes, hits.tolist(), truths.tolist(), predictions.tolist(), strict=True)
+    ]
+    of = section.label(section.judged[0].example)
+    caption = f"Test images of {of}. An empty cell means that the class is predicted, or occurs, nowhere."
+    return Table(["class", "precision", "recall", "F1", "images", "predicted"], rows, caption=caption)
+
+
+def mistakes_table(section: Section) -> Table | None:
+    """The wrong answers that the best setting is most sure of; None without any, or without probabilities."""
+    evidence = _of(section, section.judged[0]) if section.judged else None
+    if evidence is None or "p_prediction" not in evidence.arrays or _right(evidence).all():
+        return None
+    confidence = np.where(_right(evidence), -1, evidence.arrays["p_prediction"])
+    rows = []
+    for i in np.argsort(-confidence, kind="stable")[: min(LISTED, int((confidence >= 0).sum()))].tolist():
+        sure = [(float(evidence.arrays[n][i]) if n in evidence.arrays else None) for n in ("p_prediction", "p_truth")]
+        cells = [Cell(SHARE.value(p), p) for p in sure]
+        rows.append([_image(evidence, i), _class(evidence, "truth", i), _class(evidence, "prediction", i), *cells])
+    caption = f"Of {section.label(section.judged[0].example)}; all test images are in test.csv of the trial's folder."
+    columns = ["image", "truth", "prediction", "confidence", "probability of the truth"]
+    return Table(columns, rows, caption=caption)
+
+
+def differences_table(section: Section) -> Table | None:
+    """Images that only one of the two best settings gets right; None if they were tested on different images."""
+    if len(section.judged) < 2:
+        return None
+    best, other = section.judged[:2]
+    a, b = _of(section, best), _of(section, other)
+    if a is None or b is None or a.images is None or a.images != b.images:
+        return None
+    right = [_right(a), _right(b)]
+    only_best, only_other = np.nonzero(right[0] & ~right[1])[0], np.nonzero(right[1] & ~right[0])[0]
+    rows = [
+        [_image(a, i), _class(a, "truth", i), _class(a, "prediction", i), _class(b, "prediction", i)]
+        for some in (only_other, only_best)
+        for i in some[:LISTED].tolist()
+    ]
+    names = [section.label(setting.example) for setting in (best, other)]
+    both, neither = int((right[0] & right[1]).sum()), int((~right[0] & ~right[1]).sum())
+    caption = (
+        f"Of {count(a.n, 'test image')} both get {both:,} right, {names[0]} alone "
+        f"{len(only_best):,}, {names[1]} alone {len(only_other):,}, and neither {neither:,}. "
+        f"The first {LISTED} of each kind are listed."
+    )
+    return Table(["image", "truth", *names], rows, caption=caption)
+
+
+def _of(section: Section, setting: Setting) -> Evidence | None:
+    """What a classifier of the setting answered, of the lowest seed; None for other tasks."""
+    evidence = section.evidence.get(setting.example.name)
+    return evidence if evidence is not None and "truth" in evidence.arrays else None
+
+
+def _right(evidence: Evidence) -> NDArray[np.bool_]:
+    right: NDArray[np.bool_] = evidence.arrays["truth"] == evidence.arrays["prediction"]
+    return right
+
+
+def _bins(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> list[tuple[float, float, float]]:
+    """Mean confidence, accuracy and share of the images of each bin that has any; a bin holds its upper end."""
+    number = np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
+    inside = [number == i for i in range(BINS)]
+    return [
+        (float(confidence[some].mean(dtype=np.float64)), float(right[some].mean()), float(some.mean()))
+        for some in inside
+        if some.any()
+    ]
+
+
+def _share(above: int, below: int) -> Cell:
+    value = above / below if below else None
+    return Cell(SHARE.value(value), value, shade=value)
+
+
+def _image(evidence: Evidence, i: int) -> Cell:
+    if "files" in evidence.arrays:
+        return Cell(str(evidence.arrays["files"][i]))
+    index = int(evidence.arrays["index"][i]) if "index" in evidence.arrays else i
+    return Cell(f"number {index}", index)
+
+
+def _class(evidence: Evidence, name: str, i: int) -> Cell:
+    return Cell(evidence.classes[int(evidence.arrays[name][i])])
