@@ -16,9 +16,8 @@ from hydra.utils import get_object
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cv_lab.arguments import LABS_OWN, arguments_of
-
 from cv_lab.config import TrainConfig
+from cv_lab.trial.arguments import LABS_OWN, arguments_of
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
