@@ -327,16 +327,12 @@ class Mix:
     """
 
     def __init__(self, mixup_alpha: float = 0.2, cutmix_alpha: float = 1.0) -> None:
-        self.mixup_alpha = mixup_alpha
-        self.cutmix_alpha = cutmix_alpha
+        # Made once, since the type of number in force decides what the transforms draw.
+        self.mix = v2.RandomChoice([v2.MixUp(alpha=mixup_alpha), v2.CutMix(alpha=cutmix_alpha)])
 
     def __call__(self, batch: Batch) -> Batch:
-        classes = batch["num_classes"] if batch["label"].ndim == 1 else None
-        mix = v2.RandomChoice(
-            [
-                v2.MixUp(alpha=self.mixup_alpha, num_classes=classes),
-                v2.CutMix(alpha=self.cutmix_alpha, num_classes=classes),
-            ]
-        )
-        image, soft_label = cast(tuple[Tensor, Tensor], mix(batch["image"].float(), batch["label"]))
+        label = batch["label"]
+        if label.ndim == 1:
+            label = F.one_hot(label, batch["num_classes"]).float()
+        image, soft_label = cast(tuple[Tensor, Tensor], self.mix(batch["image"].float(), label))
         return {**batch, "image": image, "soft_label": soft_label}

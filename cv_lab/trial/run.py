@@ -53,7 +53,7 @@ def run_trial(config: DictConfig) -> float:
     keep_large_blocks()
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of the processes that train one network
     if not first:
-        log.setLevel(logging.ERROR)
+        logging.getLogger("cv_lab").setLevel(logging.ERROR)
     record = None
     try:
         _heed_hangup()
