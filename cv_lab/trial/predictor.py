@@ -94,7 +94,7 @@ class Predictor:
 
     def _at_own_size(self, output: Any, used: tuple[int, int], own: tuple[int, int]) -> Any:
         """What the network says of one image, of which it saw the upper left `used` pixels of its canvas."""
-        if self.task.target == "instances":
+        if self.task.target in ("instances", "boxes"):
             return at_own_size(output, own, (used[1] / own[1], used[0] / own[0]))
         probabilities: Tensor = output.float()
         if self.task.target == "mask":
