@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from cv_lab.data.base import Split
 from cv_lab.data.coco import Coco
@@ -35,6 +35,8 @@ class Yolo(Coco):
         ValueError: if the yaml cannot be read, or nothing names the classes.
     """
 
+    targets = ("instances", "boxes")
+
     def __init__(
         self,
         root: str,
@@ -49,7 +51,7 @@ class Yolo(Coco):
         self.content = _yaml(self.root)
         self.names = _names(self.content, names, self.root)
         self.folders = self._folders()
-        self.sources = {split: (self.root, self.root) for split in self.folders}
+        self.sources = dict.fromkeys(self.folders, (self.root, self.root))
 
     def _folders(self) -> dict[Split, list[Path]]:
         base = Path(self.content["_folder"])
@@ -61,15 +63,15 @@ class Yolo(Coco):
                 for one in ([given] if isinstance(given, str) else given)
             ]
             if folders and folders not in found.values():  # often the training set is named for all
-                found[split] = folders  # type: ignore[index]
+                found[split] = folders
         if "train" not in found:
             images = self.root / "images"
             apart = split_folders(images) or split_folders(self.root)
-            found = {split: [path] for split, path in (apart or {"train": images}).items()}  # type: ignore[dict-item]
+            found = {split: [path] for split, path in (apart or {"train": images}).items()}
         if missing := [path for path in found.get("train", [self.root]) if not path.exists()]:
             raise FileNotFoundError(
-                f"there is no {missing[0]}, where the training images should be: data.root={self.root} is the folder of "
-                "data.yaml, or of images and labels"
+                f"there is no {missing[0]}, where the training images should be: data.root={self.root} is the folder "
+                "of data.yaml, or of images and labels"
             )
         return {split: paths for split, paths in found.items() if all(path.exists() for path in paths)}
 
@@ -178,7 +180,7 @@ def _names(content: dict[str, Any], given: Sequence[str] | None, root: Path) -> 
 
 
 def _place(base: Path, path: Any, given: str) -> Path:
-    """Where a path of the yaml leads: from its "path", from its folder, or, as Roboflow writes, less a leading ``..``."""
+    """Where a path of the yaml leads: from its "path", from its folder, or, as Roboflow writes, less a first ``..``."""
     starts = [*([base / str(path)] if path else []), base]
     names = [given, given.removeprefix("../")]
     candidates = [start / name for start in starts for name in names]
