@@ -67,7 +67,7 @@ class Coco(MaskData):
         options: see :class:`~cv_lab.data.masks.MaskData`.
     """
 
-    targets = ("instances", "mask", "boxes")
+    targets: tuple[str, ...] = ("instances", "mask", "boxes")
 
     def __init__(
         self,
