@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from cv_lab.data.base import Split
 from cv_lab.data.coco import Coco
 from cv_lab.data.coco_json import CocoJson, Record
+from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.layout import image_files, split_folders
 from cv_lab.data.pixels import opened
 from cv_lab.data.problems import Problems
@@ -29,10 +31,6 @@ class Yolo(Coco):
         names: of the classes 0, 1, 2, ..., where no yaml gives them.
         classes: see :class:`~cv_lab.data.coco.Coco`; likewise `train_images` and `test_images`.
         options: see :class:`~cv_lab.data.masks.MaskData`.
-
-    Raises:
-        FileNotFoundError: if there is no training set.
-        ValueError: if the yaml cannot be read, or nothing names the classes.
     """
 
     targets = ("instances", "boxes")
@@ -47,13 +45,25 @@ class Yolo(Coco):
         **options: Any,
     ) -> None:
         super().__init__(root, root, None, None, classes, train_images, test_images, **options)
-        self.root = Path(root).expanduser()
-        self.content = _yaml(self.root)
-        self.names = _names(self.content, names, self.root)
-        self.folders = self._folders()
-        self.sources = dict.fromkeys(self.folders, (self.root, self.root))
+        self.root, self.given = Path(root).expanduser(), names
 
-    def _folders(self) -> dict[Split, list[Path]]:
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        return _yaml(self.root)
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        return _names(self.content, self.given, self.root)
+
+    def splits(self) -> tuple[Split, ...]:
+        return tuple(self.folders)
+
+    def load(self, split: Split) -> InMemoryImages:
+        self.sources = dict.fromkeys(self.folders, (self.root, self.root))
+        return super().load(split)
+
+    @cached_property
+    def folders(self) -> dict[Split, list[Path]]:
         base = Path(self.content["_folder"])
         found: dict[Split, list[Path]] = {}
         for split in ("train", "val", "test"):

@@ -85,4 +85,4 @@ def test_splits_are_those_of_the_yaml_or_held_out(tmp_path: Path, train: str) ->
 
 def test_names_are_needed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"names the classes.*data\.names"):
-        make(tmp_path, "", yaml="train: images\n")
+        make(tmp_path, "", yaml="train: images\n").load("train")
