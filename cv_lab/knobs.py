@@ -32,6 +32,9 @@ IDLE = (
     ("task.freeze_statistics", "task.trained", "head"),
     ("task.dropout_below", "task.trained", "all"),
     ("task.encoder_lr_ratio", "task.freeze_encoder", True),
+    ("task.loss_weights.mask", "model.masks", False),
+    ("model.mask_layers", "model.masks", False),
+    ("model.mask_size", "model.masks", False),
 )
 _INTERPOLATION = re.compile(r"\$\{(\w+)\}")
 _ABSENT = object()

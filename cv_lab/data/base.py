@@ -22,15 +22,21 @@ SHARE = 0.25  # of a GPU's free memory that a split may take; the network and it
 Split = Literal["train", "val", "test"]
 TEST_FRACTION = 0.15  # of a data set without a test set that is held out for one
 TEST_SEED = 0  # of that test set: trials of all seeds are tested on the same images
-_NAMES = {"label": "a label", "labels": "a set of labels", "mask": "a mask", "instances": "instances"}
+_NAMES = {
+    "label": "a label",
+    "labels": "a set of labels",
+    "mask": "a mask",
+    "instances": "instances",
+    "boxes": "boxes",
+}
 
 
 class ImageData(LightningDataModule):
     """Train, validation and test splits of labelled images.
 
     Subclasses give `mean`, `std` and :meth:`load`, and in `targets` what their images can be labelled with: "label",
-    one class an image, "labels", any number of classes an image, "mask", one class a pixel, or "instances", the objects
-    of an image.
+    one class an image, "labels", any number of classes an image, "mask", one class a pixel, "instances", the objects
+    of an image with their masks, or "boxes", the objects with their boxes alone.
 
     Args:
         batch_size: of all three loaders, in each process; see :func:`~cv_lab.data.in_memory.train_batch_size`.

@@ -19,6 +19,7 @@ from cv_lab.data.coco_json import (
     Record,
     RunLengths,
     area_of,
+    box_alone,
     box_of,
     is_crowd,
     mask_of,
@@ -26,7 +27,7 @@ from cv_lab.data.coco_json import (
     run_lengths,
 )
 from cv_lab.data.in_memory import InMemoryImages, MappedRows
-from cv_lab.data.instances import InstanceImages, Instances, by_id
+from cv_lab.data.instances import InstanceImages, Instances, boxes_alone, by_id, rectangles
 from cv_lab.data.layout import SPLITS, contents
 from cv_lab.data.masks import MaskData
 from cv_lab.data.pixels import Pixels, upright
@@ -44,6 +45,8 @@ class Coco(MaskData):
 
     Images are scaled in proportion into one size, in which networks learn; the objects that they detect are judged at
     the image's own size. Images without objects are kept. What cannot be used is dropped and counted.
+
+    For object detection, the box of a mask, or an annotation's own box where it has no mask, is learnt.
 
     For semantic segmentation, masks are painted from the objects: larger ones first, so that what lies before them
     stays visible. Crowds are unlabelled. What belongs to no category, or to one that is left out, is background.
@@ -64,7 +67,7 @@ class Coco(MaskData):
         options: see :class:`~cv_lab.data.masks.MaskData`.
     """
 
-    targets = ("instances", "mask")
+    targets: tuple[str, ...] = ("instances", "mask", "boxes")
     fits = ("pad",)
 
     def __init__(
@@ -164,7 +167,9 @@ class Coco(MaskData):
         for number in stored.usable(problems):
             image, annotations = some[number]
             try:
-                objects.append(_objects(image, annotations, numbers, stored.facts[number], self.image_size, problems))
+                facts = stored.facts[number]
+                boxes = self.target == "boxes"
+                objects.append(_objects(image, annotations, numbers, facts, self.image_size, problems, boxes))
                 kept.append(number)
             except Unusable as error:
                 problems.drop(error.kind, error.example)
@@ -247,8 +252,9 @@ def _nothing(start: str, classes: Sequence[str], problems: Sequence[dict[str, An
     dropped = [f"{problem['count']} {problem['kind']}" for problem in problems if problem["what"] == "dropped"]
     return (
         f"{start} holds an object of {listed(classes, count=10)}{f' (dropped: {listed(dropped)})' if dropped else ''}. "
-        "Crowds (iscrowd: 1) and boxes without a mask do not count: take more images (data.train_images, "
-        "data.test_images), other categories (data.classes), or export masks"
+        "Crowds (iscrowd: 1) do not count, and boxes without a mask only for task=instance_segmentation "
+        "model.masks=false, which detects boxes: take more images (data.train_images, data.test_images), other "
+        "categories (data.classes), or export masks"
     )
 
 
@@ -276,15 +282,24 @@ def _objects(
     image: Facts,
     size: tuple[int, int],
     problems: Problems,
+    boxes_only: bool,
 ) -> Instances:
-    """The objects of an image, which fills the part "shown" of `size` in memory."""
+    """The objects of an image, which fills the part "shown" of `size` in memory; if `boxes_only`, with boxes for masks.
+
+    A box without a mask is an object then.
+    """
     height, width, turned = _frame(record, image)
     own, shown = (image["own"][1], image["own"][0]), image["shown"]
     scale = (shown[1] / own[1], shown[0] / own[0])
     kept, boxes, areas, truth, masks = [], [], [], [], []
     for annotation in annotations:
         try:
-            polygons, drawn = mask_of(annotation, height, width, problems.drop)
+            if boxes_only and not annotation.get("segmentation"):
+                box = box_alone(annotation, height, width)
+                annotation = {**annotation, "bbox": box, "area": annotation.get("area") or box[2] * box[3]}
+                polygons, (drawn,) = None, rectangles(np.array([box]), (height, width))
+            else:
+                polygons, drawn = mask_of(annotation, height, width, problems.drop)
         except Unusable as error:
             problems.drop(error.kind, error.example)
             continue
@@ -299,7 +314,7 @@ def _objects(
         areas.append(area_of(annotation, drawn))
         truth.append(drawn)
         masks.append(_scaled(polygons, drawn, scale, shown, size))
-    return Instances(
+    objects = Instances(
         record["id"],
         own,
         scale,
@@ -310,6 +325,7 @@ def _objects(
         truth,
         masks,
     )
+    return boxes_alone(objects, size) if boxes_only else objects
 
 
 def _scaled(

@@ -136,6 +136,25 @@ def box_of(annotation: Record, mask: RunLengths) -> tuple[list[float], bool]:
     return drawn, True
 
 
+def box_alone(annotation: Record, height: int, width: int) -> list[float]:
+    """The part of an annotation's own box within its image, as x, y, width and height.
+
+    Raises:
+        Unusable: if there is none.
+    """
+    name = annotation["name"]
+    try:
+        x, y, w, h = map(float, annotation.get("bbox") or ())
+    except (TypeError, ValueError):
+        raise Unusable("objects without a mask or a box", name) from None
+    if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
+        raise Unusable("boxes of no area", f"{name}: {annotation['bbox']}")
+    left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+    if left >= right or top >= bottom:
+        raise Unusable("boxes outside of their image", f"{name}: {annotation['bbox']}")
+    return [left, top, right - left, bottom - top]
+
+
 def area_of(annotation: Record, mask: RunLengths) -> float:
     """The area that an annotation gives, or that of its mask."""
     area = _number(annotation.get("area"))

@@ -113,6 +113,40 @@ def by_id(id: int | str) -> tuple[bool, int | str]:
     return isinstance(id, str), id
 
 
+def rectangles(boxes: NDArray[np.floating], size: tuple[int, int]) -> list[RunLengths]:
+    """Boxes as run lengths of the pixels nearest to them, at least one pixel each.
+
+    Args:
+        boxes: (M, 4), x, y, width and height in pixels, that overlap the image.
+        size: height and width of the image.
+    """
+    limits = np.array([size[1], size[0]])
+    drawn = []
+    for box in np.asarray(boxes, np.float64).reshape(-1, 4):
+        first = np.clip(np.round(box[:2]), 0, limits - 1)
+        last = np.clip(np.round(box[:2] + box[2:]), first + 1, limits)
+        (left, top), (right, bottom) = first.astype(int).tolist(), last.astype(int).tolist()
+        counts = [left * size[0] + top, *[bottom - top, size[0] - bottom + top] * (right - left)]
+        counts[-1] = size[0] * size[1] - sum(counts[:-1])
+        drawn.append(rle.frPyObjects({"size": list(size), "counts": counts}, *size))
+    return drawn
+
+
+def boxes_alone(objects: Instances, size: tuple[int, int]) -> Instances:
+    """The same objects with their boxes for masks, as an object detector learns them.
+
+    Args:
+        objects: of an image.
+        size: height and width in memory.
+    """
+    scaled = objects.boxes * np.array([*objects.scale, *objects.scale])
+    return Instances(
+        *(objects.id, objects.size, objects.scale, objects.classes, objects.boxes, objects.areas, objects.crowd),
+        rectangles(objects.boxes, objects.size),
+        rectangles(scaled, size),
+    )
+
+
 def from_numbered(numbers: NDArray[np.uint8], classes: NDArray[np.int64], id: int | str) -> Instances:
     """The objects of an image that do not overlap.
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.instances import InstanceImages, from_numbered
+from cv_lab.data.instances import InstanceImages, boxes_alone, from_numbered
 from cv_lab.data.label_sets import LabelledImages
 from cv_lab.data.scenes import CLASSES, generate_scenes
 
@@ -30,7 +30,7 @@ class Shapes(ImageData):
 
     mean = (0.44, 0.44, 0.44)  # of the training scenes; backgrounds are darker than objects
     std = (0.26, 0.26, 0.26)
-    targets = ("label", "labels", "mask", "instances")
+    targets = ("label", "labels", "mask", "instances", "boxes")
 
     def __init__(self, train_count: int = 4000, test_count: int = 1000, image_size: int = 48, **options: Any) -> None:
         super().__init__(**options)
@@ -39,9 +39,11 @@ class Shapes(ImageData):
     def load(self, split: Split) -> InMemoryImages:
         count, seed = (self.train_count, TRAIN_SEED) if split == "train" else (self.test_count, TEST_SEED)
         scenes = generate_scenes(count, self.image_size, seed)
-        if self.target == "instances":
+        if self.target in ("instances", "boxes"):
             numbers, classes = scenes.instances.numpy(), scenes.instance_classes.numpy()
             objects = [from_numbered(numbers[i], classes[i][classes[i] >= 0], i) for i in range(count)]
+            if self.target == "boxes":
+                objects = [boxes_alone(one, (self.image_size, self.image_size)) for one in objects]
             return InstanceImages(scenes.images, objects, CLASSES)
         if self.target == "labels":
             occurs = F.one_hot(scenes.instance_classes + 1, len(CLASSES) + 1).amax(1)[:, 1:]  # -1 is no object

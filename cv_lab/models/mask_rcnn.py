@@ -1,4 +1,7 @@
-"""Mask R-CNN (He et al., 2017): torchvision's over ResNet-50, and a light one over any classifier."""
+"""Mask R-CNN (He et al., 2017): torchvision's over ResNet-50, and a light one over any classifier.
+
+Without its mask head it is Faster R-CNN (Ren et al., 2015), which detects boxes.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +38,8 @@ LOSSES = {  # torchvision's names, and ours
 # The modules whose parameters depend on the classes.
 CLASS_PARTS = ("network.roi_heads.box_predictor", "network.roi_heads.mask_predictor.mask_fcn_logits")
 
+MASK_PARTS = ("mask_roi_pool", "mask_head", "mask_predictor")  # of torchvision's RoIHeads
+
 # What torchvision's MaskRCNN takes and uses here. It ignores other names without a word, and its resizing is not used.
 OPTIONS = {*signature(MaskRCNN).parameters, *signature(FasterRCNN).parameters} - {
     *("kwargs", "backbone", "num_classes", "min_size", "max_size", "image_mean", "image_std")
@@ -49,28 +54,39 @@ class InstanceSegmenter(nn.Module):
 
     Maps images, float (N, 3, H, W), to N dicts of the M objects detected in each: "boxes", float32 (M, 4), x and y of
     the upper left and of the lower right corner in pixels; "labels", int64 (M,), from 0 to K - 1; "scores", float32
-    (M,), in 0..1, descending; and "masks", float32 (M, S, S), the probability that a cell of a grid over the box
-    belongs to the object.
+    (M,), in 0..1, descending; and, if it predicts masks, "masks", float32 (M, S, S), the probability that a cell of a
+    grid over the box belongs to the object.
 
     Args:
         network: of torchvision; its own resizing and normalisation are not used. In the body of its backbone is a
             :class:`~cv_lab.models.pyramid.PartlyFrozen`.
         classifier: makes the classifier that its backbone was cut from.
+        masks: predict masks; False removes the mask head.
+
+    Attributes:
+        parts: names of its losses.
     """
 
-    def __init__(self, network: MaskRCNN, classifier: Callable[[], nn.Module]) -> None:
+    def __init__(self, network: MaskRCNN, classifier: Callable[[], nn.Module], masks: bool = True) -> None:
         super().__init__()
         network.transform = None
-        self.network, self.classifier = network, classifier
+        self.network, self.classifier, self.masks = network, classifier, masks
+        self.parts = tuple(name for name in LOSSES.values() if masks or name != "mask")
+        heads = [network.rpn.head, network.roi_heads.box_predictor]
+        if masks:
+            heads.append(network.roi_heads.mask_predictor)
+        else:
+            for part in MASK_PARTS:
+                setattr(network.roi_heads, part, None)
         # torchvision computes boxes in the precision of the heads' outputs, and bfloat16 has whole pixels beyond 128.
-        for head in (network.rpn.head, network.roi_heads.box_predictor, network.roi_heads.mask_predictor):
+        for head in heads:
             head.register_forward_hook(lambda module, args, output: apply_to_collection(output, Tensor, full_precision))
 
     def forward(self, images: Tensor) -> list[Detections]:
         return self._detect(self._features(images), images)
 
     def losses(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """The five losses, scalars, by name.
+        """The losses, scalars, by the names in `parts`.
 
         Args:
             images: float (N, 3, H, W).
@@ -97,6 +113,13 @@ class InstanceSegmenter(nn.Module):
             ValueError: if they are of neither.
         """
         if any(key.startswith("network.roi_heads.") for key in state):
+            if not self.masks:
+                state = {key: value for key, value in state.items() if not key.startswith("network.roi_heads.mask_")}
+            elif not any(key.startswith("network.roi_heads.mask_") for key in state):
+                raise ValueError(
+                    f"{source} is of a network that detects boxes and has no mask head: give model.masks=false, or "
+                    "weights of a Mask R-CNN or of a classifier"
+                )
             start_from(self, state, source, CLASS_PARTS, fresh=False)
             return
         classifier = self.classifier()
@@ -127,7 +150,7 @@ class InstanceSegmenter(nn.Module):
                 "boxes": one["boxes"].float(),
                 "labels": one["labels"] - 1,
                 "scores": one["scores"].float(),
-                "masks": one["masks"][:, 0].float(),
+                **({"masks": one["masks"][:, 0].float()} if self.masks else {}),
             }
             for one in detections
         ]
@@ -147,10 +170,11 @@ class Operations(nn.Module):
         features = self.network.backbone(images)
         self.network.rpn.head(list(features.values()))
         heads, channels = self.network.roi_heads, self.network.backbone.out_channels
-        for pool, head, predictor, boxes in (
-            (heads.box_roi_pool, heads.box_head, heads.box_predictor, self.network.rpn._post_nms_top_n["testing"]),
-            (heads.mask_roi_pool, heads.mask_head, heads.mask_predictor, heads.detections_per_img),
-        ):
+        proposals = self.network.rpn._post_nms_top_n["testing"]
+        branches = [(heads.box_roi_pool, heads.box_head, heads.box_predictor, proposals)]
+        if heads.has_mask():
+            branches += [(heads.mask_roi_pool, heads.mask_head, heads.mask_predictor, heads.detections_per_img)]
+        for pool, head, predictor, boxes in branches:
             predictor(head(images.new_empty(boxes, channels, *pool.output_size)))
 
 
@@ -167,6 +191,7 @@ class TorchvisionMaskRCNN(NamedNetwork):
         freeze_statistics: the backbone's BatchNorm layers keep their statistics; None does so with weights.
         anchor_sizes: sides in pixels of the anchors of each of the five levels; None takes torchvision's.
         detections: maximum number of detections in an image.
+        masks: predict masks; False detects boxes alone.
         options: of torchvision's MaskRCNN, such as `box_score_thresh`.
 
     Raises:
@@ -182,10 +207,12 @@ class TorchvisionMaskRCNN(NamedNetwork):
         freeze_statistics: bool | None = None,
         anchor_sizes: Sequence[int | Sequence[int]] | None = None,
         detections: int = 100,
+        masks: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(name)
         _check_options(options)
+        self.masks = masks
         self.trained_stages, self.freeze_statistics = trained_stages, freeze_statistics
         self.anchor_sizes, self.detections, self.options = anchor_sizes, detections, options
 
@@ -212,7 +239,7 @@ class TorchvisionMaskRCNN(NamedNetwork):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eps = 0.0  # as those weights were trained
         network.backbone.body = PartlyFrozen(network.backbone.body, trained_stages, freeze_statistics)
-        return InstanceSegmenter(network, torchvision.models.resnet50)
+        return InstanceSegmenter(network, torchvision.models.resnet50, self.masks)
 
     def published(self) -> Preprocessing:
         return IMAGENET
@@ -248,6 +275,7 @@ class LightMaskRCNN(NetworkFactory):
         detections: maximum number of detections in an image.
         trained_stages: number of the backbone's last stages that train; -1 trains all.
         freeze_statistics: the backbone's BatchNorm layers keep their statistics; None does so with weights.
+        masks: predict masks; False detects boxes alone.
         options: of torchvision's MaskRCNN, such as `box_score_thresh`.
 
     Raises:
@@ -269,10 +297,11 @@ class LightMaskRCNN(NetworkFactory):
         detections: int = 100,
         trained_stages: int = -1,
         freeze_statistics: bool | None = None,
+        masks: bool = True,
         **options: Any,
     ) -> None:
         _check_options(options)
-        self.backbone = backbone
+        self.backbone, self.masks = backbone, masks
         self.strides, self.channels, self.box_channels = strides, channels, box_channels
         self.mask_layers, self.mask_size = tuple(mask_layers), mask_size
         self.anchor_sizes, self.aspect_ratios = anchor_sizes, aspect_ratios
@@ -312,7 +341,7 @@ class LightMaskRCNN(NetworkFactory):
             mask_predictor=MaskRCNNPredictor(self.mask_layers[-1], self.mask_layers[-1], num_classes + 1),
             **self.options,
         )
-        return InstanceSegmenter(network, classifier)
+        return InstanceSegmenter(network, classifier, self.masks)
 
     def preprocessing(self, pretrained: bool) -> Preprocessing:
         if not isinstance(self.backbone, NetworkFactory):

@@ -109,7 +109,7 @@ class Task(LightningModule):
     monitor: str
     mode: str
     units: ClassVar[Mapping[str, Unit]] = {"loss": LOSS}
-    target = "label"  # or "labels", "mask", "instances": what it learns of an image, see ImageData
+    target = "label"  # or "labels", "mask", "instances", "boxes": what it learns of an image, see ImageData
     refused_precisions: ClassVar[dict[str, str]] = {}  # Lightning's names, and why each cannot be used
     unused_parameters = False  # whether some that train have no part in the loss of some steps
     fewest_classes = 2
@@ -139,6 +139,11 @@ class Task(LightningModule):
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.metrics = nn.ModuleDict({f"{split}_metrics": self.configure_metrics(split) for split in _SPLITS})
+
+    @classmethod
+    def target_with(cls, model: Any) -> str:
+        """What it learns of an image with the network that `model` makes."""
+        return cls.target
 
     @abstractmethod
     def configure_metrics(self, split: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Instance segmentation: a box, a mask and a class for every object."""
+"""Instance segmentation: a box, a mask and a class for every object; and detection, without masks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,15 @@ from torchmetrics import SumMetric
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.memory import send
-from cv_lab.models.mask_rcnn import LOSSES, Detections, InstanceSegmenter, Operations, Targets
+from cv_lab.models.mask_rcnn import (
+    LOSSES,
+    Detections,
+    InstanceSegmenter,
+    LightMaskRCNN,
+    Operations,
+    Targets,
+    TorchvisionMaskRCNN,
+)
 from cv_lab.models.meta import flops
 from cv_lab.pictures import draw
 from cv_lab.pictures.artifacts import save_png
@@ -28,20 +36,24 @@ class InstanceMetrics(nn.Module):
     """What is counted over one split.
 
     Args:
+        parts: names of the losses.
         num_classes: K; None counts losses alone, since a network in training finds nothing.
     """
 
-    def __init__(self, num_classes: int | None) -> None:
+    def __init__(self, parts: Sequence[str], num_classes: int | None) -> None:
         super().__init__()
-        self.losses = nn.ModuleDict({name: MeanLoss() for name in ("total", *LOSSES.values())})
+        self.losses = nn.ModuleDict({name: MeanLoss() for name in ("total", *parts)})
         self.dropped = SumMetric(nan_strategy="disable")  # else it would wait for a GPU in each step
-        self.precision = None if num_classes is None else AveragePrecision(num_classes)
+        self.precision = None if num_classes is None else AveragePrecision(num_classes, "mask" in parts)
 
 
 class InstanceSegmentation(Task):
     """Train a Mask R-CNN to find all objects of an image.
 
-    The five losses are logged by part. Validation and test log COCO's figures for masks and boxes, see
+    A network without a mask head is trained to detect boxes: the task's `target` is then "boxes", its `monitor`
+    ``val/box_map``, and nothing is logged of masks.
+
+    The losses are logged by part. Validation and test log COCO's figures for masks and boxes, see
     :meth:`~cv_lab.training.average_precision.AveragePrecision.compute`, measured in the images' own size.
 
     Args:
@@ -54,7 +66,7 @@ class InstanceSegmentation(Task):
     """
 
     model: InstanceSegmenter
-    monitor = "val/mask_map"
+    monitor = "val/mask_map"  # of a network with masks; likewise `target`
     mode = "max"
     units: ClassVar = {
         **dict.fromkeys(("loss", *(f"loss_{name}" for name in LOSSES.values())), LOSS),
@@ -92,17 +104,24 @@ class InstanceSegmentation(Task):
                 "instance segmentation has its losses in the network: give loss=none, and task.loss_weights"
             )
         super().__init__(network, classes, optimizer, scheduler)
+        self.kind = "mask" if network.masks else "box"  # of the figures that count most
+        self.monitor, self.target = f"val/{self.kind}_map", "instances" if network.masks else "boxes"
         self.loss_weights = dict.fromkeys(LOSSES.values(), 1.0) | dict(loss_weights or {})
         if unknown := self.loss_weights.keys() - set(LOSSES.values()):
             raise ValueError(
                 f"task.loss_weights names {', '.join(unknown)}, but there are {', '.join(LOSSES.values())}"
             )
 
+    @classmethod
+    def target_with(cls, model: Any) -> str:
+        without = isinstance(model, LightMaskRCNN | TorchvisionMaskRCNN) and not model.masks
+        return "boxes" if without else cls.target
+
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
         self.model.start_from(state, source)
 
     def configure_metrics(self, split: str) -> InstanceMetrics:
-        return InstanceMetrics(None if split == "train" else len(self.classes))
+        return InstanceMetrics(self.model.parts, None if split == "train" else len(self.classes))
 
     def precision(self, split: str) -> dict[str, Tensor]:
         """COCO's figures of a finished epoch of "val" or "test", see :class:`AveragePrecision`; computed once."""
@@ -115,8 +134,9 @@ class InstanceSegmentation(Task):
             return scalars | {"dropped_boxes": metrics.dropped.compute()}
         figures = metrics.precision.compute()
         scalars |= {name: value for name, value in figures.items() if value.ndim == 0}
-        for kind in ("mask_ap", "box_ap"):
-            scalars |= {f"{kind}/{name}": value for name, value in zip(self.classes, figures[kind], strict=True)}
+        for kind in metrics.precision.kinds.values():
+            each = zip(self.classes, figures[f"{kind}_ap"], strict=True)
+            scalars |= {f"{kind}_ap/{name}": value for name, value in each}
         return scalars
 
     def compile_network(self) -> None:
@@ -137,13 +157,14 @@ class InstanceSegmentation(Task):
     def write(
         self, photo: Photo, prediction: list[Detections], folder: Path, name: str, score: float
     ) -> tuple[list[dict[str, Any]], str]:
-        """Write a picture; a row for each object holds class, score, box and run lengths as in COCO's results."""
+        """Write a picture; a row for each object holds class, score, box and perhaps run lengths, as COCO's results."""
         (height, width), shown = photo.size, photo.shown
         scale = (shown.shape[1] / width, shown.shape[0] / height)
         found = at_least(at_own_size(prediction[0], photo.size, scale), score)
         colors = draw.palette(min(len(self.classes), 256))
         (file,) = self.files(name)
-        save_png(draw_found(shown, found, self.classes, colors, max(480, *shown.shape[:2])), folder / file)
+        picture = draw_found(shown, found, photo.size, self.classes, colors, max(480, *shown.shape[:2]))
+        save_png(picture, folder / file)
         rows = [{"image": str(photo.path), **one} for one in as_plain(found, self.classes)]
         return rows, "1 object" if len(rows) == 1 else f"{len(rows)} objects"
 

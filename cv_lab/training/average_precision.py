@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 from torch import Tensor
 
-from cv_lab.data.instances import Instances, RunLengths, by_id
+from cv_lab.data.instances import Instances, RunLengths, by_id, rectangles
 from cv_lab.training.metrics import Metric
 
 # It prints its tables through a logger.
@@ -43,13 +43,15 @@ class AveragePrecision(Metric):
 
     Args:
         num_classes: K.
+        masks: evaluate masks beside boxes.
     """
 
     full_state_update = False
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, masks: bool = True) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.kinds = KINDS if masks else {"bbox": KINDS["bbox"]}
         self.images: list[tuple[Found, Instances]] = []  # no state, since torchmetrics gathers tensors alone
 
     def update(self, found: Sequence["Found"], objects: Sequence[Instances]) -> None:
@@ -63,16 +65,16 @@ class AveragePrecision(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Scalars by name, and tensors by class.
 
-        Of masks and, as ``box_...``, of boxes: "mask_map" over overlaps of 0.5 to 0.95, "mask_map_50", "mask_map_75",
-        "mask_map_small", "mask_map_medium", "mask_map_large" (below 32 x 32 pixels, up to 96 x 96, above),
-        "mask_mar_1", "mask_mar_10", "mask_mar_100", "mask_mar_small" and so on (recall with so many detections an
-        image), float32 scalars; "mask_ap" by class, float32 (K,); "mask_precision", float32 (101, K), by recall from
-        0 to 1 at an overlap of 0.5. What has no objects is NaN.
+        Of masks, unless they are not evaluated, and, as ``box_...``, of boxes: "mask_map" over overlaps of 0.5 to
+        0.95, "mask_map_50", "mask_map_75", "mask_map_small", "mask_map_medium", "mask_map_large" (below 32 x 32 pixels,
+        up to 96 x 96, above), "mask_mar_1", "mask_mar_10", "mask_mar_100", "mask_mar_small" and so on (recall with so
+        many detections an image), float32 scalars; "mask_ap" by class, float32 (K,); "mask_precision", float32
+        (101, K), by recall from 0 to 1 at an overlap of 0.5. What has no objects is NaN.
         """
         images = sorted(self._of_all_processes(), key=lambda image: by_id(image[1].id))
         truth = self._dataset([_truth(objects) for _, objects in images], images)
         result: dict[str, Tensor] = {}
-        for theirs, ours in KINDS.items():
+        for theirs, ours in self.kinds.items():
             detections = self._dataset([_detections(found, theirs) for found, _ in images], images)
             evaluation = COCOeval_faster(truth, detections, theirs)
             evaluation.run()
@@ -112,7 +114,7 @@ class Found:
         boxes: float32 (M, 4), x, y, width and height in pixels.
         classes: int64 (M,).
         scores: float32 (M,).
-        masks: M run lengths.
+        masks: M run lengths; None of a network that detects boxes alone.
     """
 
     __slots__ = ("boxes", "classes", "masks", "scores")
@@ -122,9 +124,13 @@ class Found:
         boxes: NDArray[np.float32],
         classes: NDArray[np.int64],
         scores: NDArray[np.float32],
-        masks: Sequence[RunLengths],
+        masks: Sequence[RunLengths] | None,
     ) -> None:
         self.boxes, self.classes, self.scores, self.masks = boxes, classes, scores, masks
+
+    def shapes(self, size: tuple[int, int]) -> Sequence[RunLengths]:
+        """The masks, or else the boxes as masks, in an image of `size`, height and width."""
+        return rectangles(self.boxes, size) if self.masks is None else self.masks
 
 
 def at_own_size(detections: dict[str, Tensor], size: tuple[int, int], scale: tuple[float, float]) -> Found:
@@ -144,7 +150,10 @@ def at_own_size(detections: dict[str, Tensor], size: tuple[int, int], scale: tup
     corners[:, 1::2].clamp_(0, height)
     boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
     canvas = np.zeros((height, width), np.uint8, order="F")
-    masks = [_paste(mask, box, canvas) for mask, box in zip(detections["masks"].cpu(), corners.numpy(), strict=True)]
+    masks = None
+    if "masks" in detections:
+        pairs = zip(detections["masks"].cpu(), corners.numpy(), strict=True)
+        masks = [_paste(mask, box, canvas) for mask, box in pairs]
     return Found(boxes.numpy(), detections["labels"].cpu().numpy(), detections["scores"].cpu().numpy(), masks)
 
 
@@ -185,14 +194,15 @@ def _truth(objects: Instances) -> list[dict[str, Any]]:
 
 def _detections(found: Found, kind: str) -> list[dict[str, Any]]:
     """Return COCO results as pycocotools reads them: areas are those of boxes or masks, whichever is evaluated."""
-    boxes, masks = found.boxes.tolist(), list(found.masks)
-    if kind == "bbox":
-        areas = [width * height for _, _, width, height in boxes]
-    else:
-        areas = [int(rle.area(mask)) for mask in masks]  # one by one, since pycocotools fails at more than 255
+    boxes = found.boxes.tolist()
+    areas = [width * height for _, _, width, height in boxes]
+    if kind == "segm":
+        assert found.masks is not None
+        areas = [int(rle.area(mask)) for mask in found.masks]  # one by one: pycocotools fails at more than 255
+    masks = [{}] * len(boxes) if found.masks is None else [{"segmentation": mask} for mask in found.masks]
     columns = (found.classes.tolist(), found.scores.tolist(), boxes, areas, masks)
     return [
-        {"category_id": k, "score": score, "bbox": box, "area": area, "segmentation": mask}
+        {"category_id": k, "score": score, "bbox": box, "area": area, **mask}
         for k, score, box, area, mask in zip(*columns, strict=True)
     ]
 

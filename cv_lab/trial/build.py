@@ -30,7 +30,9 @@ def build_data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     # The network comes first: photographs are decoded at its size.
     preprocessing = preprocessing_of(model, config.weights)
     kind: type[Task] = get_class(config.task._target_)
-    data: ImageData = instantiate(config.data, _partial_=True)(preprocessing=preprocessing, target=kind.target)
+    data: ImageData = instantiate(config.data, _partial_=True)(
+        preprocessing=preprocessing, target=kind.target_with(model)
+    )
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
     assert data.train is not None

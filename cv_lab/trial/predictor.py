@@ -96,7 +96,7 @@ class Predictor:
 
     def _at_own_size(self, output: Any, used: tuple[int, int], own: tuple[int, int]) -> Any:
         """Crop the network's output to the `used` upper left pixels of its canvas, and scale it to the image's size."""
-        if self.task.target == "instances":
+        if self.task.target in ("instances", "boxes"):
             return at_own_size(output, own, (used[1] / own[1], used[0] / own[0]))
         probabilities: Tensor = output.float()
         if self.task.target == "mask":

@@ -394,3 +394,27 @@ def test_other_sets_of_files_are_divided(tmp_path: Path, layout: str) -> None:
     data.setup()
     assert data.train is not None
     assert (len(data.train), len(data.val), len(data.test)) == ((8, 2, 2) if layout == "one json" else (10, 12, 2))
+
+
+def test_boxes_without_masks_are_learnt_by_a_detector_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    some = [
+        annotation(1, segmentation=[], area=None, bbox=[10.5, 20, 20, 20]),
+        annotation(2, image=2),
+        annotation(3, image=2, segmentation=None, bbox=[70, 50, 40, 40]),
+        annotation(4, image=3, segmentation=[], bbox=[float("nan"), 1, 2, 2]),
+        annotation(5, image=3, segmentation=[], bbox=[90, 1, 2, 2]),
+        annotation(6, image=3, segmentation=[], bbox=None),
+    ]
+    images = write(tmp_path, some, target="boxes").load("train")
+    assert [o.boxes.tolist() for o in images.objects] == [
+        [[10.5, 20, 20, 20]],
+        [[10, 20, 20, 20], [70, 50, 10, 10]],
+        [],
+    ]
+    assert images.objects[0].areas.tolist() == [400]
+    learnt = targets_of(images.__getitems__([0, 1, 2]))  # at half the size
+    assert [one["boxes"].tolist() for one in learnt] == [[[5, 10, 15, 20]], [[5, 10, 15, 20], [35, 25, 40, 30]], []]
+    for told in ("1 boxes of no area", "1 boxes outside of their image", "1 objects without a mask or a box"):
+        assert told in caplog.text
+    with pytest.raises(ValueError, match=r"model\.masks=false"):
+        write(tmp_path, [annotation(1, segmentation=[])], validation="test").setup()

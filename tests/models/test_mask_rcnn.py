@@ -153,6 +153,21 @@ def test_a_whole_network_gives_all_but_what_depends_on_the_classes() -> None:
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in same.state_dict().items())
 
 
+def test_without_masks_there_are_boxes_alone() -> None:
+    source, network = light(), light(masks=False)
+    assert len(list(network.parameters())) < len(list(source.parameters()))
+    network.start_from(source.state_dict(), "x.ckpt")
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in network.state_dict().items())
+    with pytest.raises(ValueError, match=r"x\.ckpt is of a network that detects boxes.*model\.masks=false"):
+        source.start_from(network.state_dict(), "x.ckpt")
+    images, targets = batch()
+    losses, detections = network.eval().losses_and_detections(images, targets)
+    assert set(losses) == set(network.parts) == {"classifier", "box", "objectness", "rpn_box"}
+    assert all(set(one) == {"boxes", "labels", "scores"} for one in detections)
+    with torch.device("meta"):
+        Operations(light(masks=False))(torch.empty(1, 3, 64, 64))
+
+
 def test_frozen_stages_keep_weights_and_statistics() -> None:
     network = light(trained_stages=1, freeze_statistics=True).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}

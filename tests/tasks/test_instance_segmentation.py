@@ -23,6 +23,8 @@ from cv_lab.report.page import write_report
 from cv_lab.tasks.instance_segmentation import InstanceSegmentation, targets_of
 from cv_lab.training.average_precision import Found
 from cv_lab.trial.build import build_task, load_task
+from cv_lab.trial.predict import predict
+from cv_lab.trial.predictor import Predictor
 from tests.conftest import ROOT, TINY
 
 Train = Callable[..., Path]
@@ -68,6 +70,32 @@ def test_a_trial_leaves_figures_and_pictures(train: Train) -> None:
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
     assert {"predictions", "predictions_of_best", "precision_recall", "best", "worst"} <= set(events.Tags()["images"])
+
+
+def test_without_masks_it_detects_boxes(train: Train, tmp_path: Path) -> None:
+    parts = [override for override in LIGHT if "mask_layers" not in override]
+    few = ("data.train_count=80", "batch_size=8", "data.val_fraction=0.2", "pictures.count=4", "pictures.score=0")
+    study = train("task=instance_segmentation", "model.masks=false", *TINY, *few, *parts)
+    (folder,) = study.iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["monitor"]["name"] == "val/box_map"
+    assert not [name for name in result["metrics"] if "mask" in name]
+    assert result["units"]["test/box_map"]["unit"] == "share"
+    samples = json.loads((folder / "predictions/samples.json").read_text())
+    assert not [one for sample in samples for one in (*sample["truth"], *sample["found"]) if "segmentation" in one]
+    assert {"gallery.png", "average_precision.png", "best.png"} <= {p.name for p in (folder / "predictions").iterdir()}
+
+    image = np.zeros((50, 90, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    task = load_task(folder / "checkpoints/best.ckpt")
+    assert task.target == "boxes"
+    assert predict(task, [tmp_path / "a.png"], tmp_path / "out", score=0.0, force=False) == []
+    rows = json.loads((tmp_path / "out/detections.json").read_text())
+    assert rows
+    assert all(set(row) == {"image", "class", "score", "bbox"} for row in rows)
+    assert Predictor(task)(image).masks is None
+    write_report(study)
+    assert "val/box\\_map" in (study / "report.md").read_text()
 
 
 def test_one_class_trains_and_is_reported(train: Train, tmp_path: Path) -> None:
@@ -148,6 +176,7 @@ def test_loss_weights_are_by_part() -> None:
         (["+task.loss_weights.outline=2"], "outline"),
         (["loss=focal"], "loss=none"),
         (["model=small_cnn"], "finds no instances"),
+        (["model.masks=false", "+task.loss_weights.outline=2"], "outline"),
         (["model.anchor_sizes=[8,16]"], "must have 4 entries"),
         (["weights=default"], "no published weights"),
     ],

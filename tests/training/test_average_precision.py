@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from cv_lab.data.instances import Instances
+from cv_lab.data.instances import rectangles as drawn_boxes
 from cv_lab.data.shapes import Shapes
 from cv_lab.training.average_precision import FIGURES, KINDS, AveragePrecision, Found, at_own_size
 
@@ -334,3 +335,21 @@ def test_masks_that_cells_can_show_are_pasted_back_whole() -> None:
     figures = metric.compute()
     assert figures["mask_map"].item() == pytest.approx(1)
     assert figures["box_map"].item() == pytest.approx(1)
+
+
+def test_boxes_alone_have_the_figures_that_they_have_beside_masks() -> None:
+    detections, truth = CASES["crowds"]
+    metric = AveragePrecision(CLASSES, masks=False)
+    metric.update([Found(one.boxes, one.classes, one.scores, None) for one in detections], truth)
+    figures, both = metric.compute(), figures_of(detections, truth)
+    assert figures.keys() == {name for name in both if name.startswith("box_")}
+    assert all(torch.equal(figures[name].nan_to_num(-1), both[name].nan_to_num(-1)) for name in figures)
+
+
+def test_rectangles_are_the_nearest_pixels() -> None:
+    boxes = np.array([[1.4, 2.6, 3.2, 2.0], [-5, -5, 100, 100], [9.9, 0.2, 0.1, 0.1], [2, 3, 1, 1]])
+    whole = np.ones((8, 10), np.uint8)
+    drawn = rle.decode(drawn_boxes(boxes, (8, 10))).transpose(2, 0, 1)
+    first, third, fourth = np.zeros((3, 8, 10), np.uint8)
+    first[3:5, 1:5] = third[0, 9] = fourth[3, 2] = 1
+    assert np.array_equal(drawn, [first, whole, third, fourth])

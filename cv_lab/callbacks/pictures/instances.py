@@ -21,6 +21,7 @@ from cv_lab.training.average_precision import Found
 
 MIN_OVERLAP = 0.5  # intersection over union of a detection with the object that it matches
 BATCH_SIZE = 8  # images
+PLURALS = {"mask": "masks", "box": "boxes"}
 MAX_LEGEND = 30  # classes in a legend; if there are more, their names are in the pictures only
 
 
@@ -85,17 +86,19 @@ class InstancePictures(Pictures):
         figures: tuple[dict[str, torch.Tensor], list[Sample]],
     ) -> dict[str, Image.Image]:
         precision, looked = figures
-        curves = precision["mask_precision"].numpy()
+        curves, what = precision[f"{task.kind}_precision"].numpy(), PLURALS[task.kind]
         rows = [
             {"recall": i / (len(curves) - 1), **dict(zip(task.classes, row, strict=True))}
             for i, row in enumerate(curves.tolist())
         ]
         write_csv(self.folder / "precision_recall.csv", rows)
         save_samples(self.folder, [_plain_sample(s, task.classes) for s in samples], [s["image"] for s in samples])
-        ap = 100 * precision["mask_ap"].numpy()
+        ap = 100 * precision[f"{task.kind}_ap"].numpy()
         pictures = {
-            "average_precision": charts.bar_chart(ap, task.classes, "Average precision of masks, test set", "%"),
-            "precision_recall": charts.precision_recall(curves, task.classes, "Masks at an overlap of 0.5, test set"),
+            "average_precision": charts.bar_chart(ap, task.classes, f"Average precision of {what}, test set", "%"),
+            "precision_recall": charts.precision_recall(
+                curves, task.classes, f"{what.title()} at an overlap of 0.5, test set"
+            ),
         }
         ranked = sorted((s for s in looked if s["quality"] is not None), key=lambda s: -s["quality"])
         half = self.count // 2
@@ -109,7 +112,7 @@ def panoptic_quality(found: Found, objects: Instances) -> float | None:
 
     It is None for an image without objects and detections, else the sum of the overlaps of objects and the detections
     of their class that match them, by more than a half, divided by the mean of the number of objects and the number of
-    detections. Crowds do not count.
+    detections. Crowds do not count. The overlaps are those of boxes where there are no masks.
     """
     real = np.flatnonzero(~objects.crowd).tolist()
     total = (len(real) + len(found.classes)) / 2
@@ -117,7 +120,7 @@ def panoptic_quality(found: Found, objects: Instances) -> float | None:
         return None
     if len(real) == 0 or len(found.classes) == 0:
         return 0.0
-    overlap = np.array(rle.iou(list(found.masks), [objects.truth[i] for i in real], [0] * len(real)))
+    overlap = np.array(rle.iou(list(found.shapes(objects.size)), [objects.truth[i] for i in real], [0] * len(real)))
     overlap *= found.classes[:, None] == objects.classes[real][None]
     matched = 0.0
     while (best := overlap.max()) > MIN_OVERLAP:  # an object that two detections match counts once
@@ -135,7 +138,7 @@ def _row(sample: dict[str, Any], classes: tuple[str, ...], colors: NDArray[np.ui
         [classes[k] + (" (crowd)" if crowd else "") for k, crowd in zip(objects.classes, objects.crowd, strict=True)],
         [colors[k % len(colors)].tolist() for k in objects.classes],
     )
-    detected = draw_found(sample["image"], found, classes, colors)
+    detected = draw_found(sample["image"], found, objects.size, classes, colors)
     judged = "no objects" if quality is None else f"panoptic quality {100 * quality:.0f} %"
     return draw.beside([true, detected], f"truth, found: {judged}")
 
@@ -143,15 +146,14 @@ def _row(sample: dict[str, Any], classes: tuple[str, ...], colors: NDArray[np.ui
 def _plain_sample(sample: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
     """Return a sample as plain values; masks are run lengths of the image's own size, as in COCO's results."""
     objects, found = sample["objects"], sample["found"]
+    masks = [{} if found.masks is None else {"segmentation": plain_mask(mask)} for mask in objects.truth]
     return {
         "index": sample["index"],
         "id": objects.id,
         "quality": sample["quality"],
         "truth": [
-            {"class": classes[k], "bbox": box, "segmentation": plain_mask(mask), "iscrowd": int(crowd)}
-            for k, box, mask, crowd in zip(
-                objects.classes, objects.boxes.tolist(), objects.truth, objects.crowd, strict=True
-            )
+            {"class": classes[k], "bbox": box, **mask, "iscrowd": int(crowd)}
+            for k, box, mask, crowd in zip(objects.classes, objects.boxes.tolist(), masks, objects.crowd, strict=True)
         ],
         "found": as_plain(found, classes),
     }
