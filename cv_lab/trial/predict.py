@@ -9,7 +9,8 @@ NAME_overlay.png of the same size. Mask R-CNN writes NAME.png, the image with it
 score, box and run lengths of each as in COCO's results.
 
 Images that cannot be read are listed at the end, and the exit code is then 1. Files that exist are replaced with
---force alone.
+--force alone. A checkpoint of a frozen backbone holds the head alone: name the backbone's file with --weights if it has
+moved. Code of your own runs if its module is named with --trust.
 """
 
 import argparse
@@ -20,14 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
+from cv_lab.data.pixels import suffixes
 from cv_lab.files import write_csv, write_json
 from cv_lab.tasks.base import Photo, Task
 from cv_lab.trial.build import load_task
+from cv_lab.trial.predictor import BATCH_SIZE, predict_batch
 
-SUFFIXES = {*IMG_EXTENSIONS, ".gif"}
 NAMED = 5  # files in a message
 
 
@@ -41,16 +40,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--score", type=float, default=0.5, help="objects below it are left out, labels up to it are not given"
     )
     parser.add_argument("--force", action="store_true", help="replace files of earlier predictions")
+    add_loading(parser)
     options = parser.parse_args(argv)
     try:
         files = images_in(options.images, options.out)
-        problems = predict(load_task(options.checkpoint), files, options.out, options.score, options.force)
+        problems = predict(loaded(options), files, options.out, options.score, options.force)
     except (FileNotFoundError, NotImplementedError, ValueError) as error:
         sys.exit(f"error: {error}")
     done = len(files) - len(problems)
     print(f"{done} {'image' if done == 1 else 'images'}: {options.out}")
     if problems:
         sys.exit("\n".join([f"{len(problems)} of {len(files)} images could not be read:", *problems]))
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Add the options with which a checkpoint is loaded, see :func:`loaded`."""
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="MODULE", help="module of your own that the checkpoint may run"
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of the frozen backbone, if its file has moved")
+
+
+def loaded(options: argparse.Namespace) -> Task:
+    """The task of the checkpoint that `options` name."""
+    return load_task(options.checkpoint, options.trust, options.weights)
 
 
 def images_in(paths: Sequence[Path], out: Path) -> list[Path]:
@@ -79,7 +92,7 @@ def images_in(paths: Sequence[Path], out: Path) -> list[Path]:
 
 
 def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: bool) -> list[str]:
-    """Predict for `files` one after another and write the results to the folder `out`.
+    """Predict for `files` in batches and write the results to the folder `out`.
 
     Args:
         task: a loaded one.
@@ -99,15 +112,19 @@ def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: b
     _check_outputs(task, dict(zip(names, files, strict=True)), out, force)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    for name, file in zip(names, files, strict=True):
-        try:
-            photo = task.open_photo(file)
-        except Exception as error:  # Pillow fails in many ways; the other images shall be predicted all the same
-            problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
-            continue
-        new_rows, words = task.write(photo, _predicted(task, photo), out, name, score)
-        rows += new_rows
-        print(f"{file}: {words}")
+    named = list(zip(names, files, strict=True))
+    for start in range(0, len(named), BATCH_SIZE):
+        photos: dict[str, Photo] = {}
+        for name, file in named[start : start + BATCH_SIZE]:
+            try:
+                photos[name] = task.open_photo(file)
+            except (FileNotFoundError, ValueError) as error:
+                problems.append(str(error))
+        outputs = predict_batch(task, list(photos.values())) if photos else []
+        for i, (name, photo) in enumerate(photos.items()):
+            new_rows, words = task.write(photo, outputs[i : i + 1], out, name, score)
+            rows += new_rows
+            print(f"{photo.path}: {words}")
     if task.table is not None and len(problems) < len(files):
         write = write_json if task.table.endswith(".json") else write_csv
         write(out / task.table, rows)
@@ -124,12 +141,6 @@ def names_of(files: Sequence[Path]) -> list[str]:
     counts = Counter(path.with_suffix("") for path in paths)
     named = [path.with_suffix("") if counts[path.with_suffix("")] == 1 else path for path in paths]
     return [path.relative_to(common).as_posix() for path in named]
-
-
-def _predicted(task: Task, photo: Photo) -> Any:
-    images = torch.from_numpy(photo.pixels.copy()).permute(2, 0, 1)[None]
-    with torch.inference_mode():
-        return task.predict(task.preprocessing(images))
 
 
 def _check_outputs(task: Task, images: dict[str, Path], out: Path, force: bool) -> None:
@@ -157,7 +168,7 @@ def _check_outputs(task: Task, images: dict[str, Path], out: Path, force: bool) 
 
 
 def _is_image(file: Path) -> bool:
-    return file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    return file.is_file() and file.suffix.lower() in suffixes() and not file.name.startswith(".")
 
 
 def _lies_in(file: Path, folder: Path) -> bool:
