@@ -5,8 +5,8 @@
 Folders are read in depth. A classifier writes predictions.csv: the class, and the probability of each; a multi-label
 classifier writes the probability and the decision for each label there. A segmenter writes for each image NAME.png,
 the image beside its classes in colour, NAME_mask.png of the image's own size, whose pixels are classes, and
-NAME_overlay.png of the same size. Mask R-CNN writes NAME.png, the image with its objects, and detections.json: class,
-score, box and run lengths of each as in COCO's results.
+NAME_overlay.png of the same size. Mask R-CNN writes NAME.png, the image with its objects, and detections.json:
+class, score, box and run lengths of each as in COCO's results, with the ids of the data set that --json names.
 
 Images that cannot be read are listed at the end, and the exit code is then 1. Files that exist are replaced with
 --force alone. A checkpoint of a frozen backbone holds the head alone: name the backbone's file with --weights if it has
@@ -14,6 +14,7 @@ moved. Code of your own runs if its module is named with --trust.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cv_lab.data.pixels import suffixes
-from cv_lab.files import write_csv, write_json
+from cv_lab.files import read_json, write_csv, write_json
 from cv_lab.tasks.base import Photo, Task
 from cv_lab.trial.build import load_task
 from cv_lab.trial.predictor import BATCH_SIZE, predict_batch
@@ -40,11 +41,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--score", type=float, default=0.5, help="objects below it are left out, labels up to it are not given"
     )
     parser.add_argument("--force", action="store_true", help="replace files of earlier predictions")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="of a COCO data set, whose ids detections.json then has"
+    )
     add_loading(parser)
     options = parser.parse_args(argv)
     try:
         files = images_in(options.images, options.out)
-        problems = predict(loaded(options), files, options.out, options.score, options.force)
+        problems = predict(loaded(options), files, options.out, options.score, options.force, options.json)
     except (FileNotFoundError, NotImplementedError, ValueError) as error:
         sys.exit(f"error: {error}")
     done = len(files) - len(problems)
@@ -91,7 +95,9 @@ def images_in(paths: Sequence[Path], out: Path) -> list[Path]:
     return list({os.path.abspath(file): file for file in files}.values())
 
 
-def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: bool) -> list[str]:
+def predict(
+    task: Task, files: Sequence[Path], out: Path, score: float, force: bool, coco: Path | None = None
+) -> list[str]:
     """Predict for `files` in batches and write the results to the folder `out`.
 
     Args:
@@ -100,6 +106,7 @@ def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: b
         out: is created if it does not exist.
         score: see :meth:`~cv_lab.tasks.base.Task.write`.
         force: replace files that exist.
+        coco: json of a COCO data set, whose ids objects get; see :func:`coco_ids`.
 
     Returns:
         A message for each file that could not be read.
@@ -108,6 +115,7 @@ def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: b
         ValueError: if files exist already, if two images would be written to one file, or a result over an image.
         NotImplementedError: if the task does not say what it predicts.
     """
+    images, categories = coco_ids(files, task.classes, coco)
     names = names_of(files)
     _check_outputs(task, dict(zip(names, files, strict=True)), out, force)
     rows: list[dict[str, Any]] = []
@@ -123,12 +131,44 @@ def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: b
         outputs = predict_batch(task, list(photos.values())) if photos else []
         for i, (name, photo) in enumerate(photos.items()):
             new_rows, words = task.write(photo, outputs[i : i + 1], out, name, score)
+            if task.target == "instances":
+                ids = {"image_id": images[photo.path]}
+                new_rows = [{**row, **ids, "category_id": categories[row["class"]]} for row in new_rows]
             rows += new_rows
             print(f"{photo.path}: {words}")
     if task.table is not None and len(problems) < len(files):
         write = write_json if task.table.endswith(".json") else write_csv
         write(out / task.table, rows)
     return problems
+
+
+def coco_ids(
+    files: Sequence[Path], classes: Sequence[str], coco: Path | None
+) -> tuple[dict[Path, int], dict[str, int]]:
+    """The ids of images by file and of categories by name, in the json file `coco`; None counts both from 1.
+
+    Raises:
+        ValueError: if the json is not of COCO's form, does not have one of the classes, or not exactly one image of a
+            file's name.
+    """
+    if coco is None:
+        return {file: i for i, file in enumerate(files, 1)}, {name: i for i, name in enumerate(classes, 1)}
+    try:
+        content = read_json(coco)
+        categories = {str(one["name"]): one["id"] for one in content["categories"]}
+        images = [(Path(one["file_name"]).parts, one["id"]) for one in content["images"]]
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"--json {coco} is no COCO data set with images and categories: {error!r}") from error
+    if missing := [name for name in classes if name not in categories]:
+        raise ValueError(f"--json {coco} has no category {', '.join(missing)}, which the checkpoint finds")
+    ids: dict[Path, int] = {}
+    for file in files:
+        parts = Path(os.path.abspath(file)).parts
+        found = [number for name, number in images if parts[-len(name) :] == name]
+        if len(found) != 1:
+            raise ValueError(f"--json {coco} names {len(found)} images {file}, where there must be one")
+        ids[file] = found[0]
+    return ids, categories
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
