@@ -14,6 +14,7 @@ COMMANDS = {
     "report": ("cv_lab.report.__main__", "write the report of a study"),
     "data": ("cv_lab.trial.look", "show what a folder of your own holds, without training"),
     "predict": ("cv_lab.trial.predict", "apply a trained checkpoint to images"),
+    "evaluate": ("cv_lab.trial.evaluate", "measure trained checkpoints on an annotated data set"),
     "export": ("cv_lab.trial.export", "write a trained checkpoint as one file that runs with torch alone"),
     "download": ("cv_lab.data.download", "fetch data sets before they are needed"),
 }

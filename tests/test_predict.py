@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pycocotools.coco import COCO
 
 from cv_lab.tasks.base import Photo
 from cv_lab.tasks.classification import Classification
@@ -64,6 +65,11 @@ def test_mask_rcnn_gives_objects_at_the_images_own_size(train: Train, photo: Pat
     out = run(train("task=instance_segmentation", *TINY, "data.image_size=64", "model.backbone.width=8", *PLAIN), photo)
     found = json.loads((out / "detections.json").read_text())
     assert all(one["segmentation"]["size"] == [60, 100] for one in found)
+    assert {one["image_id"] for one in found} <= {1}
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 1}], "categories": [], "annotations": []}
+    truth.createIndex()
+    assert not found or len(truth.loadRes(str(out / "detections.json")).getAnnIds()) == len(found)
     assert Image.open(out / "holiday.png").size == (480, 285)
 
 
@@ -164,3 +170,22 @@ def test_a_class_may_be_called_like_a_column(tmp_path: Path) -> None:
     rows, words = Classification.write(task, photo, torch.tensor([[0.25, 0.75]]), tmp_path, "a", 0.5)  # type: ignore[arg-type]
     assert rows == [{"image": str(tmp_path / "a.png"), "predicted": "cat", "class image": 0.25, "cat": 0.75}]
     assert words == "cat (75.0 %)"
+
+
+def test_ids_are_those_of_the_coco_data_set(tmp_path: Path) -> None:
+    images = [{"id": 40, "file_name": "a/x.jpg"}, {"id": 9, "file_name": "b/x.jpg"}]
+    categories = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
+    path = tmp_path / "test.json"
+    path.write_text(json.dumps({"images": images, "categories": categories}))
+    files = [tmp_path / "b/x.jpg", tmp_path / "a/x.jpg"]
+    assert predict.coco_ids(files, ("cat", "dog"), path) == ({files[0]: 9, files[1]: 40}, {"dog": 7, "cat": 3})
+    assert predict.coco_ids(files, ("cat", "dog"), None) == ({files[0]: 1, files[1]: 2}, {"cat": 1, "dog": 2})
+    for some, classes, words in (
+        ([tmp_path / "x.jpg"], ("cat",), "names 0 images"),
+        (files, ("cat", "cow"), "has no category cow"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            predict.coco_ids(some, classes, path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="is no COCO data set"):
+        predict.coco_ids(files, ("cat",), path)

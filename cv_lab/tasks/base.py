@@ -17,9 +17,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from cv_lab.data import pixels
 from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData
-from cv_lab.data.pixels import Fit, decode, read_fitting
+from cv_lab.data.pixels import Fit
 from cv_lab.data.preprocess import Preprocessing
 from cv_lab.data.store import frames, ground_of
 from cv_lab.models.meta import flops
@@ -36,13 +37,13 @@ _SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Photo:
-    """An image file as a network takes it.
+    """An image as a network takes it.
 
     Attributes:
-        path: the file.
+        path: its file; empty for an image in memory.
         pixels: uint8 (H, W, 3), of the size that the network was trained at.
-        shown: the part of `pixels` that shows the file, uint8 (h, w, 3).
-        size: height and width of the file's image.
+        shown: the part of `pixels` that shows the image, uint8 (h, w, 3).
+        size: height and width of the part of the image that is shown, upright.
     """
 
     path: Path
@@ -226,15 +227,27 @@ class Task(LightningModule):
             FileNotFoundError: if there is no such file.
             ValueError: if it is not an image, or a damaged one.
         """
+        with pixels.opened(path) as image:
+            return self.fitted(image, path)
+
+    def fitted(self, image: pixels.Photo, path: Path = Path()) -> Photo:
+        """Scale an open image to the size of the images that a loaded task was trained on.
+
+        Args:
+            image: is decoded here.
+            path: its file, if it has one.
+        """
         assert self.image_size is not None
         if self.square_photos:
-            pixels = decode(path, self.image_size, self.fit, ground_of(self.preprocessing.mean or ()))
-            return Photo(path, pixels, pixels, pixels.shape[:2])
+            whole = image.fitted(self.image_size, self.fit, ground_of(self.preprocessing.mean or ()))
+            return Photo(path, whole, whole, whole.shape[:2])
         assert self.preprocessing.mean is not None
-        shown, (width, height) = read_fitting(path, self.image_size, self.fit)
-        (pixels,) = frames(1, self.image_size, self.preprocessing.mean)
-        pixels[: shown.shape[0], : shown.shape[1]] = shown
-        return Photo(path, pixels, shown, (height, width))
+        pad = self.fit == "pad"
+        shown = image.fitting(self.image_size) if pad else image.fitted(self.image_size, self.fit, ())
+        width, height = image.size
+        (frame,) = frames(1, self.image_size, self.preprocessing.mean)
+        frame[: shown.shape[0], : shown.shape[1]] = shown
+        return Photo(path, frame, shown, (height, width))
 
     def files(self, name: str) -> tuple[str, ...]:
         """The files that :meth:`write` writes for the image `name`, relative to its folder."""
@@ -245,7 +258,7 @@ class Task(LightningModule):
 
         Args:
             photo: the image.
-            prediction: what :meth:`predict` gives for a batch of this image alone.
+            prediction: what :meth:`predict` gives for this image, still with the axis of a batch.
             folder: where files go.
             name: of the image; unique in `folder`, and may hold folders.
             score: the least probability or score of what is kept, for tasks that select by one.

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
+from cv_lab.data.pixels import opened
 from cv_lab.labels import IGNORE
 from cv_lab.models.freezing import Freezing
 from cv_lab.models.segmentation import Segmenter
@@ -152,8 +153,8 @@ class SemanticSegmentation(Task):
         pixels = Image.fromarray(classes, mode="P")
         pixels.putpalette(colors.tobytes())
         save_png(pixels, mask)
-        with Image.open(photo.path) as image:
-            save_png(Image.fromarray(draw.overlay(np.asarray(image.convert("RGB")), classes, colors)), overlay)
+        with opened(photo.path) as image:
+            save_png(Image.fromarray(draw.overlay(image.fitting(photo.size), classes, colors)), overlay)
         return [], ", ".join(self.classes[k] for k in seen)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -99,8 +99,9 @@ class Transfer(Classification):
             return
         if checkpoint["backbone_hash"] != self.model.backbone_hash():
             raise ValueError(
-                f"the checkpoint holds only a head, and the backbone that it was trained on is not the one that "
-                f"weights={checkpoint['backbone_from']} gives now: restore that file"
+                f"the checkpoint holds only a head, which was trained on weights={checkpoint['backbone_from']}, but "
+                f"weights={self.model.source} gives another backbone now: restore that file, or name the right one "
+                "with --weights"
             )
         own = {k: v for k, v in self.state_dict().items() if k.startswith("model.backbone.")}
         for key in ("state_dict", "current_model_state"):

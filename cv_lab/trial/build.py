@@ -105,23 +105,27 @@ def _weights(model: Any, config: DictConfig) -> dict[str, Tensor]:
     return model.adapt(state) if isinstance(model, NetworkFactory) else state
 
 
-def load_task(checkpoint: str | Path, trusted: Sequence[str] = ()) -> Task:
+def load_task(checkpoint: str | Path, trusted: Sequence[str] = (), weights: str | Path | None = None) -> Task:
     """The trained task of a trial's checkpoint, in evaluation mode on the CPU, ready for `task.preprocessing(images)`.
 
     Args:
         checkpoint: the file.
         trusted: further modules whose classes it may name, see :mod:`cv_lab.trial.targets`.
+        weights: file of the frozen backbone, for a checkpoint that holds the head alone; None reads it where it lay
+            when the trial was trained.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a checkpoint of this lab, is damaged, or would run other code.
+        FileNotFoundError: if there is no such file, or none of the frozen backbone's weights.
+        ValueError: if it is not a checkpoint of this lab, is damaged, or would run other code; if `weights` are not
+            those that the head was trained on, or the checkpoint needs none.
     """
     saved = read_checkpoint(checkpoint)
     if not {"config", "classes", "images", "preprocessing"} <= saved.get("hyper_parameters", {}).keys():
         raise ValueError(f"{checkpoint} is not a checkpoint of a trial: give its best.ckpt or last.ckpt")
     check_targets(saved["hyper_parameters"]["config"], trusted)
-    # A checkpoint of a frozen backbone may hold the head alone.
     parts = OmegaConf.create(saved["hyper_parameters"]["config"])
+    if weights is not None or "backbone_from" in saved:
+        parts.weights = _backbone_file(checkpoint, saved, weights)
     task = build_task(parts, saved["hyper_parameters"]["classes"], pretrained="backbone_from" in saved)
     task.on_load_checkpoint(saved)
     fit_state_dict(task, saved["state_dict"], str(checkpoint))
@@ -130,3 +134,16 @@ def load_task(checkpoint: str | Path, trusted: Sequence[str] = ()) -> Task:
     task.image_size = (height, width)
     task.fit = saved["hyper_parameters"]["images"]["fit"]
     return task.eval()
+
+
+def _backbone_file(checkpoint: str | Path, saved: dict[str, Any], weights: str | Path | None) -> str:
+    """The weights of the frozen backbone of `saved`, a checkpoint of its head: a file or "default"."""
+    if "backbone_from" not in saved:
+        raise ValueError(f"{checkpoint} holds all weights of its network: leave out weights={weights}")
+    source = str(weights or saved["backbone_from"])
+    if source != "default" and not os.path.isfile(source):
+        raise FileNotFoundError(
+            f"there is no file of weights {source}: {checkpoint} holds the trained head alone, and its frozen backbone "
+            "is read from that file. If it has moved, name it with --weights FILE, in Python weights=FILE"
+        )
+    return source

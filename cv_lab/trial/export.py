@@ -24,6 +24,7 @@ import torch
 
 from cv_lab.files import replacing
 from cv_lab.trial.build import load_task
+from cv_lab.trial.predict import add_loading
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,15 +33,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path, help="file to write, NAME.pt2")
     parser.add_argument("--force", action="store_true", help="replace a file that exists")
+    add_loading(parser)
     options = parser.parse_args(argv)
     try:
-        export(options.checkpoint, options.out, options.force)
+        export(options.checkpoint, options.out, options.force, options.trust, options.weights)
     except (FileNotFoundError, NotImplementedError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
-def export(checkpoint: Path, out: Path, force: bool = False) -> None:
+def export(
+    checkpoint: Path, out: Path, force: bool = False, trusted: Sequence[str] = (), weights: Path | None = None
+) -> None:
     """Write the task of `checkpoint` to `out`, for batches of any number of images.
+
+    Args:
+        checkpoint: of a trial.
+        out: file to write.
+        force: replace a file that exists.
+        trusted: see :func:`~cv_lab.trial.build.load_task`.
+        weights: see :func:`~cv_lab.trial.build.load_task`.
 
     Raises:
         NotImplementedError: if the task does not say what it predicts.
@@ -50,7 +61,7 @@ def export(checkpoint: Path, out: Path, force: bool = False) -> None:
         raise ValueError(f"{out} must be called NAME.pt2, as torch.export's files are")
     if out.exists() and not force:
         raise ValueError(f"{out} exists already: give --force to replace it, or another name")
-    task = load_task(checkpoint)
+    task = load_task(checkpoint, trusted, weights)
     exported = task.exported()
     module = exported.module.requires_grad_(False)
     program = torch.export.export(module, (exported.example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))

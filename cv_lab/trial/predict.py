@@ -5,14 +5,16 @@
 Folders are read in depth. A classifier writes predictions.csv: the class, and the probability of each; a multi-label
 classifier writes the probability and the decision for each label there. A segmenter writes for each image NAME.png,
 the image beside its classes in colour, NAME_mask.png of the image's own size, whose pixels are classes, and
-NAME_overlay.png of the same size. Mask R-CNN writes NAME.png, the image with its objects, and detections.json: class,
-score, box and run lengths of each as in COCO's results.
+NAME_overlay.png of the same size. Mask R-CNN writes NAME.png, the image with its objects, and detections.json:
+class, score, box and run lengths of each as in COCO's results, with the ids of the data set that --json names.
 
 Images that cannot be read are listed at the end, and the exit code is then 1. Files that exist are replaced with
---force alone.
+--force alone. A checkpoint of a frozen backbone holds the head alone: name the backbone's file with --weights if it has
+moved. Code of your own runs if its module is named with --trust.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -20,14 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
-from cv_lab.files import write_csv, write_json
+from cv_lab.data.pixels import suffixes
+from cv_lab.files import read_json, write_csv, write_json
 from cv_lab.tasks.base import Photo, Task
 from cv_lab.trial.build import load_task
+from cv_lab.trial.predictor import BATCH_SIZE, predict_batch
 
-SUFFIXES = {*IMG_EXTENSIONS, ".gif"}
 NAMED = 5  # files in a message
 
 
@@ -41,16 +41,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--score", type=float, default=0.5, help="objects below it are left out, labels up to it are not given"
     )
     parser.add_argument("--force", action="store_true", help="replace files of earlier predictions")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="of a COCO data set, whose ids detections.json then has"
+    )
+    add_loading(parser)
     options = parser.parse_args(argv)
     try:
         files = images_in(options.images, options.out)
-        problems = predict(load_task(options.checkpoint), files, options.out, options.score, options.force)
+        problems = predict(loaded(options), files, options.out, options.score, options.force, options.json)
     except (FileNotFoundError, NotImplementedError, ValueError) as error:
         sys.exit(f"error: {error}")
     done = len(files) - len(problems)
     print(f"{done} {'image' if done == 1 else 'images'}: {options.out}")
     if problems:
         sys.exit("\n".join([f"{len(problems)} of {len(files)} images could not be read:", *problems]))
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Add the options with which a checkpoint is loaded, see :func:`loaded`."""
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="MODULE", help="module of your own that the checkpoint may run"
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of the frozen backbone, if its file has moved")
+
+
+def loaded(options: argparse.Namespace) -> Task:
+    """The task of the checkpoint that `options` name."""
+    return load_task(options.checkpoint, options.trust, options.weights)
 
 
 def images_in(paths: Sequence[Path], out: Path) -> list[Path]:
@@ -78,8 +95,10 @@ def images_in(paths: Sequence[Path], out: Path) -> list[Path]:
     return list({os.path.abspath(file): file for file in files}.values())
 
 
-def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: bool) -> list[str]:
-    """Predict for `files` one after another and write the results to the folder `out`.
+def predict(
+    task: Task, files: Sequence[Path], out: Path, score: float, force: bool, coco: Path | None = None
+) -> list[str]:
+    """Predict for `files` in batches and write the results to the folder `out`.
 
     Args:
         task: a loaded one.
@@ -87,6 +106,7 @@ def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: b
         out: is created if it does not exist.
         score: see :meth:`~cv_lab.tasks.base.Task.write`.
         force: replace files that exist.
+        coco: json of a COCO data set, whose ids objects get; see :func:`coco_ids`.
 
     Returns:
         A message for each file that could not be read.
@@ -95,23 +115,60 @@ def predict(task: Task, files: Sequence[Path], out: Path, score: float, force: b
         ValueError: if files exist already, if two images would be written to one file, or a result over an image.
         NotImplementedError: if the task does not say what it predicts.
     """
+    images, categories = coco_ids(files, task.classes, coco)
     names = names_of(files)
     _check_outputs(task, dict(zip(names, files, strict=True)), out, force)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    for name, file in zip(names, files, strict=True):
-        try:
-            photo = task.open_photo(file)
-        except Exception as error:  # Pillow raises many kinds of errors; continue with the other images
-            problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
-            continue
-        new_rows, words = task.write(photo, _predicted(task, photo), out, name, score)
-        rows += new_rows
-        print(f"{file}: {words}")
+    named = list(zip(names, files, strict=True))
+    for start in range(0, len(named), BATCH_SIZE):
+        photos: dict[str, Photo] = {}
+        for name, file in named[start : start + BATCH_SIZE]:
+            try:
+                photos[name] = task.open_photo(file)
+            except Exception as error:  # Pillow raises many kinds of errors; continue with the other images
+                problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
+        outputs = predict_batch(task, list(photos.values())) if photos else []
+        for i, (name, photo) in enumerate(photos.items()):
+            new_rows, words = task.write(photo, outputs[i : i + 1], out, name, score)
+            if task.target in ("instances", "boxes"):
+                ids = {"image_id": images[photo.path]}
+                new_rows = [{**row, **ids, "category_id": categories[row["class"]]} for row in new_rows]
+            rows += new_rows
+            print(f"{photo.path}: {words}")
     if task.table is not None and len(problems) < len(files):
         write = write_json if task.table.endswith(".json") else write_csv
         write(out / task.table, rows)
     return problems
+
+
+def coco_ids(
+    files: Sequence[Path], classes: Sequence[str], coco: Path | None
+) -> tuple[dict[Path, int], dict[str, int]]:
+    """The ids of images by file and of categories by name, in the json file `coco`; None counts both from 1.
+
+    Raises:
+        ValueError: if the json is not of COCO's form, does not have one of the classes, or not exactly one image of a
+            file's name.
+    """
+    if coco is None:
+        return {file: i for i, file in enumerate(files, 1)}, {name: i for i, name in enumerate(classes, 1)}
+    try:
+        content = read_json(coco)
+        categories = {str(one["name"]): one["id"] for one in content["categories"]}
+        images = [(Path(one["file_name"]).parts, one["id"]) for one in content["images"]]
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"--json {coco} is no COCO data set with images and categories: {error!r}") from error
+    if missing := [name for name in classes if name not in categories]:
+        raise ValueError(f"--json {coco} has no category {', '.join(missing)}, which the checkpoint finds")
+    ids: dict[Path, int] = {}
+    for file in files:
+        parts = Path(os.path.abspath(file)).parts
+        found = [number for name, number in images if parts[-len(name) :] == name]
+        if len(found) != 1:
+            raise ValueError(f"--json {coco} names {len(found)} images {file}, where there must be one")
+        ids[file] = found[0]
+    return ids, categories
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
@@ -124,12 +181,6 @@ def names_of(files: Sequence[Path]) -> list[str]:
     counts = Counter(path.with_suffix("") for path in paths)
     named = [path.with_suffix("") if counts[path.with_suffix("")] == 1 else path for path in paths]
     return [path.relative_to(common).as_posix() for path in named]
-
-
-def _predicted(task: Task, photo: Photo) -> Any:
-    images = torch.from_numpy(photo.pixels.copy()).permute(2, 0, 1)[None]
-    with torch.inference_mode():
-        return task.predict(task.preprocessing(images))
 
 
 def _check_outputs(task: Task, images: dict[str, Path], out: Path, force: bool) -> None:
@@ -157,7 +208,7 @@ def _check_outputs(task: Task, images: dict[str, Path], out: Path, force: bool) 
 
 
 def _is_image(file: Path) -> bool:
-    return file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    return file.is_file() and file.suffix.lower() in suffixes() and not file.name.startswith(".")
 
 
 def _lies_in(file: Path, folder: Path) -> bool:

@@ -40,8 +40,8 @@ def check_targets(config: Any, trusted: Sequence[str] = ()) -> None:
         if not _is_allowed(target, trusted):
             raise ValueError(
                 f"the checkpoint would run {target}, which is neither of cv_lab nor a network, loss or optimizer of "
-                "torch, torchvision, timm or segmentation_models_pytorch. If it is your own code, name its module as "
-                "trusted"
+                "torch, torchvision, timm or segmentation_models_pytorch. If it is your own code, trust its module: "
+                "--trust MODULE, in Python trusted=[MODULE]"
             )
 
 

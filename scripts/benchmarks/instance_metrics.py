@@ -39,12 +39,12 @@ def make_images(count: int) -> tuple[list[dict[str, Tensor]], list[Instances]]:
         grids = ELLIPSE.expand(OBJECTS, -1, -1)
         exact = {"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(classes), "scores": torch.ones(OBJECTS)}
         truth = at_own_size(exact | {"masks": grids}, SIZE, (1.0, 1.0))
-        areas = rle.area(list(truth.masks)).astype(float)
+        masks = truth.masks
+        assert masks is not None
+        areas = rle.area(list(masks)).astype(float)
         crowd = np.zeros(OBJECTS, bool)
         objects.append(
-            Instances(
-                image, SIZE, (1.0, 1.0), classes, truth.boxes.astype(float), areas, crowd, truth.masks, truth.masks
-            )
+            Instances(image, SIZE, (1.0, 1.0), classes, truth.boxes.astype(float), areas, crowd, masks, masks)
         )
         moved = boxes + random.normal(0, 3, boxes.shape).astype(np.float32)
         moved = moved.clip(0, [width - 1, height - 1] * 2)  # networks give boxes within the image
@@ -75,7 +75,9 @@ def pasted_by_torchvision(output: dict[str, Tensor], truth: Instances) -> Tensor
 
 
 def pasted_by_the_lab(output: dict[str, Tensor], truth: Instances) -> Tensor:
-    masks = rle.decode(list(at_own_size(output, truth.size, truth.scale).masks))
+    found = at_own_size(output, truth.size, truth.scale)
+    assert found.masks is not None
+    masks = rle.decode(list(found.masks))
     return torch.from_numpy(masks.transpose(2, 0, 1).copy()).bool()
 
 

@@ -147,8 +147,14 @@ def test_checkpoints_hold_the_head_alone_and_load_whole(train: Train, tmp_path: 
     assert task.preprocessing.size == 32
     with pytest.raises(SystemExit):
         train(*PROBE, f"weights='{path}'", f"cache_dir={tmp_path}/cache", "study=from_head")
-    save_file(TimmNetwork("test_resnet")(num_classes=11).state_dict(), weights.partition("=")[2])
-    with pytest.raises(ValueError, match=r"not the one that .* gives now"):
+    file = Path(weights.partition("=")[2])
+    moved = file.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"holds the trained head alone.*--weights FILE"):
+        load_task(path)
+    again = load_task(path, weights=moved).state_dict()
+    assert all(torch.equal(again[key], value) for key, value in task.state_dict().items())
+    save_file(TimmNetwork("test_resnet")(num_classes=11).state_dict(), file)
+    with pytest.raises(ValueError, match=r"gives another backbone now"):
         load_task(path)
 
 

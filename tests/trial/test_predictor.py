@@ -8,9 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as rle
+from torch import nn
 
 import cv_lab
+from cv_lab.data.pixels import ORIENTATION
+from cv_lab.data.preprocess import Preprocessing
+from cv_lab.tasks.classification import Classification
 from cv_lab.trial.build import load_task
+from cv_lab.trial.predictor import Predictor
 from tests.conftest import PLAIN, TINY
 
 Train = Callable[..., Path]
@@ -84,7 +89,7 @@ def test_what_is_no_image_is_refused(train: Train, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not an image")
     for image, words in (
         (np.zeros((8, 8, 3), np.float32), "float32"),
-        (np.zeros((8, 8), np.uint8), "uint8 "),
+        (np.zeros((0, 8), np.uint8), "uint8 "),
         (np.zeros((3, 8, 8), np.uint8), "uint8 "),
         ([torch.zeros(8, 8, 3)], "Tensor"),
         (tmp_path / "text.png", "cannot be decoded"),
@@ -93,3 +98,49 @@ def test_what_is_no_image_is_refused(train: Train, tmp_path: Path) -> None:
             predict(image)
     with pytest.raises(FileNotFoundError, match="there is no image"):
         predict(tmp_path / "nowhere.png")
+
+
+class Grey(nn.Module):
+    """A network whose logits are the mean of the upper half and that of the lower."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([half.mean((1, 2, 3)) for half in images.chunk(2, dim=2)], 1)
+
+
+@pytest.fixture
+def halves() -> Predictor:
+    """Probabilities that tell how bright the halves of an image are."""
+    task = Classification(Grey, ("upper", "lower"), nn.CrossEntropyLoss(), lambda groups: None)  # type: ignore[arg-type, return-value]
+    task.image_size, task.preprocessing = (8, 8), Preprocessing((0.5,) * 3, (0.25,) * 3)
+    return Predictor(task.eval())
+
+
+def test_pictures_in_memory_are_read_as_files_are(halves: Predictor, tmp_path: Path) -> None:
+    """Upright by EXIF, of 16 bits scaled to 8, transparent ones on white; grey arrays as RGB ones."""
+    grey = np.repeat([[0], [255]], 8, 1).repeat(4, 0).astype(np.uint8)
+    expected = halves(np.stack([grey] * 3, 2))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 3
+    clear = np.zeros((8, 8, 4), np.uint8)
+    clear[:4, :, 3] = 255  # black above, nothing below
+    pictures = {
+        "turned.png": (Image.fromarray(grey[::-1].copy()), {"exif": exif}),
+        "deep.png": (Image.fromarray(grey.astype(np.uint16) * 257), {}),
+        "clear.png": (Image.fromarray(clear), {}),
+    }
+    np.testing.assert_array_equal(halves(grey), expected)
+    for name, (picture, options) in pictures.items():
+        picture.save(tmp_path / name, **options)
+        np.testing.assert_allclose(halves(tmp_path / name), expected, err_msg=name)
+        with Image.open(tmp_path / name) as opened:
+            np.testing.assert_allclose(halves(opened), expected, err_msg=name)
+
+
+def test_a_picture_of_the_callers_keeps_its_size(halves: Predictor, tmp_path: Path) -> None:
+    Image.new("RGB", (640, 480)).save(tmp_path / "large.jpg")
+    with Image.open(tmp_path / "large.jpg") as picture:
+        halves(picture)
+        assert picture.size == (640, 480)

@@ -81,6 +81,8 @@ def test_own_modules_are_allowed_when_they_are_trusted() -> None:
 def test_a_checkpoint_with_other_code_or_changed_bits_is_refused(train: Train, tmp_path: Path) -> None:
     (path,) = train(*TINY, *PLAIN, "model=small_cnn", "model.width=4").glob("*/checkpoints/best.ckpt")
     load_task(path)
+    with pytest.raises(ValueError, match="holds all weights of its network"):
+        load_task(path, weights=path)
     saved = torch.load(path, weights_only=True)
     marker = tmp_path / "marker"
     saved["hyper_parameters"]["config"]["model"] = {"_target_": "pathlib.Path.touch", "self": str(marker)}
