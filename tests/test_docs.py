@@ -4,7 +4,7 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -90,13 +90,15 @@ class Parsed(Exception):
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "train"])
 def test_other_commands_take_the_arguments_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    parse = argparse.ArgumentParser.parse_args
+    def stopping(parse: Callable[..., object]) -> Callable[..., None]:
+        def stop(self: argparse.ArgumentParser, *arguments: object) -> None:
+            parse(self, *arguments)
+            raise Parsed
 
-    def stop(self: argparse.ArgumentParser, *arguments: object) -> None:
-        parse(self, *arguments)  # type: ignore[call-overload]
-        raise Parsed
+        return stop
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    for method in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, method, stopping(getattr(argparse.ArgumentParser, method)))
     monkeypatch.setattr(sys, "argv", ["cv-lab"])
     monkeypatch.setattr(sys, "path", [*sys.path])
     shown = [parameter.values[0] for parameter in on(f"cv-lab {name}")]

@@ -327,12 +327,14 @@ class Mix:
     """
 
     def __init__(self, mixup_alpha: float = 0.2, cutmix_alpha: float = 1.0) -> None:
-        # Made once, since the type of number in force decides what the transforms draw.
-        self.mix = v2.RandomChoice([v2.MixUp(alpha=mixup_alpha), v2.CutMix(alpha=cutmix_alpha)])
+        # The type of number in force, which may be float64 later, decides what the transforms draw; for the same reason
+        # `v2.RandomChoice` does not choose.
+        self.kinds = (v2.MixUp(alpha=mixup_alpha), v2.CutMix(alpha=cutmix_alpha))
 
     def __call__(self, batch: Batch) -> Batch:
         label = batch["label"]
         if label.ndim == 1:
             label = F.one_hot(label, batch["num_classes"]).float()
-        image, soft_label = cast(tuple[Tensor, Tensor], self.mix(batch["image"].float(), label))
+        mix = self.kinds[int(torch.randint(len(self.kinds), ()))]
+        image, soft_label = cast(tuple[Tensor, Tensor], mix(batch["image"].float(), label))
         return {**batch, "image": image, "soft_label": soft_label}

@@ -92,7 +92,8 @@ def test_without_masks_it_detects_boxes(train: Train, tmp_path: Path) -> None:
     assert predict(task, [tmp_path / "a.png"], tmp_path / "out", score=0.0, force=False) == []
     rows = json.loads((tmp_path / "out/detections.json").read_text())
     assert rows
-    assert all(set(row) == {"image", "class", "score", "bbox"} for row in rows)
+    keys = {"image", "image_id", "class", "category_id", "score", "bbox"}
+    assert all(set(row) == keys for row in rows)
     assert Predictor(task)(image).masks is None
     write_report(study)
     assert "val/box\\_map" in (study / "report.md").read_text()
