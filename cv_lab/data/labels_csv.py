@@ -15,22 +15,13 @@ import torch
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.label_sets import LabelledImages
-from cv_lab.data.layout import contents
+from cv_lab.data.layout import SPLITS, contents
 from cv_lab.data.photos import PhotoData, decoded_size
 from cv_lab.data.problems import Problems
 
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_id", "path", "filepath", "name")
 LABEL_COLUMNS = ("label", "labels", "tags", "class")
-SETS: tuple[Split, ...] = ("train", "val", "test")
-SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+SPLIT_OF: dict[str, Split] = {name: split for split, names in SPLITS.items() for name in names}
 NAMED = 5  # rows and files in a message
 
 
@@ -106,7 +97,7 @@ class LabelsCsv(PhotoData):
         named = set(self.table.splits or ["train"])
         if "train" not in named:
             raise ValueError(f"{self.csv} has no row of the split train, but of {', '.join(sorted(named))}: add some")
-        return tuple(split for split in SETS if split in named)
+        return tuple(split for split in SPLITS if split in named)
 
     def fingerprint(self) -> str:
         return contents(self.csv, *self.table.files)
@@ -236,9 +227,9 @@ def _known(path: Path, header: list[str], name: str, option: str) -> int:
 
 
 def _splits(path: Path, cells: list[str]) -> list[Split]:
-    if wrong := [f"{cell!r}" for cell in dict.fromkeys(cells) if cell.strip().lower() not in SPLITS]:
+    if wrong := [f"{cell!r}" for cell in dict.fromkeys(cells) if cell.strip().lower() not in SPLIT_OF]:
         raise ValueError(f"{path} has the splits {_some(wrong)}, but they must be train, val (or valid) and test")
-    return [SPLITS[cell.strip().lower()] for cell in cells]
+    return [SPLIT_OF[cell.strip().lower()] for cell in cells]
 
 
 def _labels(cell: str, separator: str | None) -> tuple[str, ...]:

@@ -74,9 +74,8 @@ class Job:
     @property
     def plain(self) -> dict[str, Any]:
         """The trial's own part of the config as plain values, without interpolations."""
-        plain = OmegaConf.to_container(without_hydra(self.config), resolve=True)
-        assert isinstance(plain, dict)
-        return {str(key): value for key, value in plain.items()}
+        own: dict[str, Any] = plain(without_hydra(self.config))
+        return own
 
     @property
     def epochs(self) -> int:

@@ -288,6 +288,10 @@ class Task(LightningModule):
             )
         return exported
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+        """What :meth:`predict` gives for the images of a batch."""
+        return self.predict(batch["image"])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.step("train", batch)
 

@@ -64,10 +64,6 @@ class Classification(Task):
         """Class probabilities, float (N, K)."""
         return full_precision(self(images)).softmax(1)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Class probabilities, float (N, K)."""
-        return self.predict(batch["image"])
-
     def write(
         self, photo: Photo, prediction: Tensor, folder: Path, name: str, score: float
     ) -> tuple[list[dict[str, Any]], str]:

@@ -119,10 +119,6 @@ class MultiLabelClassification(Task):
         """The probability of each label, float (N, K)."""
         return full_precision(self(images)).sigmoid()
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The probability of each label, float (N, K)."""
-        return self.predict(batch["image"])
-
     def write(
         self, photo: Photo, prediction: Tensor, folder: Path, name: str, score: float
     ) -> tuple[list[dict[str, Any]], str]:

@@ -82,10 +82,6 @@ def run_trial(config: DictConfig) -> float:
     return failed_value(HydraConfig.get()) if best is None else float(best)
 
 
-class DamagedCheckpointError(RuntimeError):
-    """The checkpoint that a trial should continue from cannot be loaded."""
-
-
 class FailedBeforeError(RuntimeError):
     """The trial failed for a reason that would make it fail again."""
 

@@ -85,7 +85,7 @@ class Pictures(Callback):
         def work() -> None:
             self._keep("gallery", "predictions_of_best", self._drawn(task, samples), step)
             for name, picture in self.finish(task, samples, figures).items():
-                self._keep(name, name, encode(picture, f"{name}.png"), step)
+                self._keep(name, name, encode(picture), step)
 
         self._later(work)
 
@@ -115,7 +115,7 @@ class Pictures(Callback):
         """The gallery of samples, drawn once where they are those of the last gallery."""
         key = pickle.dumps(samples)
         if self.last is None or self.last[0] != key:
-            self.last = key, encode(self.gallery(task, samples), "gallery.png")
+            self.last = key, encode(self.gallery(task, samples))
         return self.last[1]
 
     def _keep(self, name: str, tag: str, png: Png, step: int) -> None:

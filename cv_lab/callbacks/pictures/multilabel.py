@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from pytorch_lightning import Callback, Trainer
 
+from cv_lab.callbacks.pictures.base import sample_of, save_samples
 from cv_lab.data.base import ImageData
 from cv_lab.data.label_sets import LabelledImages
-from cv_lab.data.splits import balanced_subset
-from cv_lab.files import write_csv, write_json
+from cv_lab.files import write_csv
 from cv_lab.pictures import draw
 from cv_lab.pictures.artifacts import save_png
 from cv_lab.pictures.tensorboard import add_image
@@ -53,9 +53,7 @@ class MultiLabelPictures(Callback):
         gallery = draw.grid(tiles)
         add_image(trainer, "predictions_of_best", gallery)
         save_png(gallery, self.folder / "gallery.png")
-        for number, image in enumerate(images):
-            save_png(Image.fromarray(image), self.folder / "images" / f"{number}.png")
-        write_json(self.folder / "samples.json", samples)
+        save_samples(self.folder, samples, images)
         counts = data.test.class_counts().counts.tolist()
         columns = zip(task.classes, counts, scores["ap"].tolist(), scores["f1"].tolist(), strict=True)
         write_csv(
@@ -69,7 +67,7 @@ class MultiLabelPictures(Callback):
         """The sample's images, uint8 (H, W, 3), what the network says of them, and both drawn."""
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data.val, LabelledImages)
-        index = balanced_subset(data.val.labels.numpy(), min(self.count, len(data.val)), seed=0)
+        index = sample_of(data, self.count)
         images, truth = data.val.images[index], data.val.label_sets[index]
         with torch.inference_mode():
             probabilities = task.predict_step({"image": data.inputs(data.val, index, task.device)}, 0).float().cpu()
