@@ -32,7 +32,7 @@ def test_circles_floors_and_shortcuts_of_a_small_house() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no make")
 def test_make_alone_lists_its_targets() -> None:
-    answer = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    answer = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert [line.split()[1] for line in answer.stdout.splitlines()] == targets
     assert {"train", "test", "help"} <= set(targets)
