@@ -79,6 +79,7 @@ class Runner:
         preload: modules that a fork server imports.
         jobs: to be run.
         arguments: returns what :func:`_run_trial` unpacks for a job.
+        more: returns the next job when none waits and a slot is free; None if there is none.
     """
 
     def __init__(
@@ -87,8 +88,9 @@ class Runner:
         preload: Sequence[str],
         jobs: Sequence[Job],
         arguments: Callable[[Job], tuple[Any, ...]],
+        more: Callable[[], Job | None] = lambda: None,
     ) -> None:
-        self.config, self.preload, self.arguments = config, preload, arguments
+        self.config, self.preload, self.arguments, self.more = config, preload, arguments, more
         self.waiting = deque(jobs)
         self.running: dict[int, Running] = {}  # by their sentinels
         self.free = slots(self.config.jobs)
@@ -96,9 +98,11 @@ class Runner:
     def until_done(self) -> int | None:
         """Run all trials; return the exit code if it had to stop before."""
         try:
-            while self.waiting or self.running:
-                while self.waiting and self.free:
-                    self._start(self.waiting.popleft(), self.free.pop(0))
+            while True:
+                while self.free and (job := self._next()) is not None:
+                    self._start(job, self.free.pop(0))
+                if not self.running:
+                    return None
                 ends = [self._end(running) for running in self._ended()]
                 if self.config.fail_fast and not all(ends):
                     count = len(self.waiting)
@@ -109,7 +113,9 @@ class Runner:
             log.error("interrupted: the running trials keep their last checkpoints")
             self._interrupt()
             return 130
-        return None
+
+    def _next(self) -> Job | None:
+        return self.waiting.popleft() if self.waiting else self.more()
 
     def _start(self, job: Job, slot: Slot) -> None:
         payload = cloudpickle.dumps((Singleton.get_state(), *self.arguments(job)))
@@ -170,7 +176,7 @@ class Runner:
         status, why = trial.record["status"], trial.record.get("error")
         message = f": {why['message'].splitlines()[0]}" if why and why["message"] and status == "failed" else ""
         log.info("  #%d %s%s", job.number, status, message)
-        return bool(status == "completed")
+        return status in ("completed", "paused", "pruned")
 
     def _complete_record(self, running: Running, interrupted: bool, late: bool) -> None:
         record, process = running.job.record, running.process

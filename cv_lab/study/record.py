@@ -84,6 +84,7 @@ class TrialRecord:
             "status": "running",
             "start": _now(),
             "end": None,
+            "number": hydra.job.get("num"),  # in its multirun
             "study": config.study,
             "name": self.folder.name,
             "overrides": overrides,
@@ -200,7 +201,7 @@ class TrialRecord:
             write_json(self.path, self.fields)
 
     def close(self, status: str, error: BaseException | None = None, repeats: bool = False) -> None:
-        """End as "completed", "failed" or "interrupted".
+        """End as "completed", "failed", "interrupted", or, stopped after some of its epochs, "paused" or "pruned".
 
         Args:
             status: of the trial.
