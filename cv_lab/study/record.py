@@ -84,7 +84,7 @@ class TrialRecord:
             "status": "running",
             "start": _now(),
             "end": None,
-            "number": hydra.job.get("num"),  # in its multirun
+            "number": OmegaConf.select(hydra, "job.num", throw_on_missing=False),  # in its multirun
             "study": config.study,
             "name": self.folder.name,
             "overrides": overrides,

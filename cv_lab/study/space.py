@@ -60,7 +60,7 @@ def dimension(override: Override, config_loader: Any) -> Dimension:
         ValueError: if Optuna knows no such distribution.
     """
     sweep = override.value()
-    tags = getattr(sweep, "tags", set())
+    tags: set[str] = getattr(sweep, "tags", set())
     if unknown := set(tags) - {"log", "int"}:
         raise ValueError(f"{override.input_line}: there is no tag {', '.join(sorted(unknown))}: give log or int")
     log = "log" in tags

@@ -60,6 +60,9 @@ class SearchSweeper(Sweeper):
         params: overrides to search by, for experiments' files; the command line's come after them.
     """
 
+    config: DictConfig  # set by `setup`, as the rest
+    hydra_context: HydraContext
+
     def __init__(self, options: Mapping[str, Any] | None = None, params: Mapping[str, str] | None = None) -> None:
         self.options, self.params = dict(options or {}), dict(params or {})
 
@@ -113,7 +116,8 @@ class SearchSweeper(Sweeper):
         assert isinstance(self.launcher, ProcessLauncher)
         loader = self.hydra_context.config_loader
         texts = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        fixed, space = {}, {}
+        fixed: dict[str, str] = {}
+        space: dict[str, Any] = {}
         for override in OverridesParser.create(config_loader=loader).parse_overrides(texts):
             key = override.get_key_element()
             fixed.pop(key, None)

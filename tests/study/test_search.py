@@ -1,6 +1,7 @@
 """What a search proposes, from the folders of the trials so far."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from cv_lab.config import KEYS
 from cv_lab.files import read_json, write_json
+from tests.conftest import PLAIN, TINY
 from tests.report.folders import make_trial
 
 pytest.importorskip("optuna", "4.9")
@@ -23,6 +25,7 @@ def space(*sweeps: str) -> dict[str, Dimension]:
     return {override.get_key_element(): dimension(override, None) for override in parsed}
 
 
+Train = Callable[..., Path]
 RATES = ("lr=tag(log,interval(1e-4,1e-1))", "optimizer=adam,sgd")
 
 
@@ -190,3 +193,41 @@ def test_unknown_samplers_and_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to search"):
         Search(tmp_path, ["lr=0.1"], {}, KEYS, "tpe", {}, 1)
     assert set(SAMPLERS) == {"tpe", "gp", "cmaes", "qmc", "random"}
+
+
+TINY_SEARCH = (
+    *("-m", *TINY, *PLAIN, "model=small_cnn", "model._target_=tests.saboteur.DropoutNet", "model.width=8"),
+    *("hydra/sweeper=search", "optimizer=sgd", "lr=choice(1e-3,1e-2,1e-1,1e38)"),
+)
+
+
+def test_trials_run_past_a_failure_and_go_on_from_their_folders(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:  # since one of them failed
+        train(*TINY_SEARCH, "trials=9", "jobs=2")
+    assert exit_info.value.code == 1
+    assert "all that can be searched has been tried" in capsys.readouterr().out
+    records = [read_json(path) for path in tmp_path.glob("s/*/trial.json")]
+    assert {record["parameters"]["lr"]: record["status"] for record in records} == {
+        **dict.fromkeys((1e-3, 1e-2, 1e-1), "completed"),
+        1e38: "failed",
+    }
+    assert sorted(record["number"] for record in records) == [0, 1, 2, 3]
+    with pytest.raises(SystemExit):
+        train(*TINY_SEARCH, "trials=9", "jobs=1")
+    assert "4 of them known" in capsys.readouterr().out
+    assert [read_json(path)["attempts"] for path in tmp_path.glob("s/*/trial.json")] == [[]] * 4
+
+
+def test_hopeless_trials_are_pruned_and_stay_so(train: Train, tmp_path: Path) -> None:
+    search = (*TINY_SEARCH, "epochs=3", "pruner=successive_halving", "lr=choice(1e-1,1e-2,1e-3,1e-4,1e-5)", "trials=5")
+    train(*search)
+    records = {path.parent: read_json(path) for path in tmp_path.glob("s/*/trial.json")}
+    pruned = [folder for folder, record in records.items() if record["status"] == "pruned"]
+    assert len(records) == 5
+    assert pruned
+    assert all(len((folder / "metrics.csv").read_text().splitlines()) == 2 for folder in pruned)
+    assert not any((folder / "result.json").exists() for folder in pruned)
+    train(*search)
+    assert {path.parent: read_json(path) for path in tmp_path.glob("s/*/trial.json")} == records
