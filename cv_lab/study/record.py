@@ -74,7 +74,7 @@ class TrialRecord:
         self.identified = identifying(config, keys.not_identifying)
         self.note = ""
         self._heartbeat: Heartbeat | None = None
-        hydra = HydraConfig.get()
+        hydra: Any = HydraConfig.get()
         overrides = list(hydra.overrides.task)
         self._named_by_overrides = self.folder.name == trial_name(overrides)
         self.fields: dict[str, Any] = {
