@@ -62,6 +62,10 @@ KEYS = Keys(
         "trial_timeout",
         "fail_fast",
         "retry_failed",
+        "halving",
+        "trials",
+        "sampler",
+        "pruner",
     ),
     groups=("data", "task", "model", "loss", "optimizer", "scheduler", "augmentation"),
     knobs=("lr", "epochs", "batch_size", "weight_decay", "label_smoothing", "precision", "seed", "weights"),
@@ -105,6 +109,10 @@ class TrainConfig:
     trial_timeout: float | None = None
     fail_fast: bool = MISSING
     retry_failed: bool = MISSING
+    halving: int | None = None
+    trials: int = MISSING
+    sampler: str = MISSING
+    pruner: str | None = None
 
     studies_dir: str = MISSING
     trial_dir: str = MISSING

@@ -5,3 +5,7 @@ from cv_lab.study import sweeper
 
 class GridSweeper(sweeper.GridSweeper):
     """See :class:`cv_lab.study.sweeper.GridSweeper`; Hydra finds a class by the module that defines it."""
+
+
+class SearchSweeper(sweeper.SearchSweeper):
+    """See :class:`cv_lab.study.sweeper.SearchSweeper`; Hydra finds a class by the module that defines it."""

@@ -11,7 +11,7 @@ from cv_lab.report.statistics import mean_interval
 from cv_lab.report.trouble import reason
 from cv_lab.report.verdicts import rank
 from cv_lab.report.wording import Unit, clean, seconds, short, whole
-from cv_lab.study.trials import Trial, number
+from cv_lab.study.trials import STOPPED, Trial, number
 
 PER_PERCENT = ("s per 1 %", "s per 1 % with features")
 
@@ -158,7 +158,7 @@ def note(section: Section, trial: Trial) -> str:
     """What the table says of a trial beside its figures."""
     if trial.status == "failed":
         return reason(trial)
-    if trial.status in ("running", "interrupted", "killed") and trial.epochs:
+    if trial.status in ("running", "interrupted", "killed", *STOPPED) and trial.epochs:
         last = trial.epochs[-1]
         total = trial.parameters.get("epochs")
         value = last.get(section.monitor)

@@ -9,7 +9,7 @@ from rich.text import Text
 from cv_lab.report.claims import answer
 from cv_lab.report.sections import Section, sections
 from cv_lab.report.tables import Table, note, results_table, seconds_per_percent
-from cv_lab.report.trouble import WITHOUT_RESULT, summary
+from cv_lab.report.trouble import WITHOUT_RESULT, stopped, summary
 from cv_lab.report.wording import clean, seconds
 from cv_lab.study.trials import Trial
 
@@ -51,6 +51,8 @@ def print_table(trials: Sequence[Trial]) -> None:
             console.print(to_grid(results_table(section), console.width))
             words = " ".join(finding.text for finding in (*answer(section), *summary(section)))
             console.print(clean(words), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        for finding in stopped(section):
+            print(clean(finding.text))
         for trial in section.trials:
             if trial.status == "failed" or trial.status in WITHOUT_RESULT:
                 print(clean(f"{trial.status}: {trial.folder}{_why(section, trial)}"))

@@ -91,6 +91,7 @@ def caveats(section: Section) -> list[Finding]:
         words = f"{_of(section, unfinished)} {'is' if len(unfinished) == 1 else 'are'} without a result (see the table)"
         words += ", and without a part in what is said above."
         found.append(Finding("unfinished", words, [t.name for t in unfinished]))
+    found += stopped(section)
     if 1 < section.seeds < SEEDS:
         words = f"Deviations rest on at most {section.seeds} seeds, so they are rough themselves."
         found.append(Finding("seeds", words, [t.name for t in section.finished]))
@@ -98,6 +99,23 @@ def caveats(section: Section) -> list[Finding]:
         words = "Every setting was run with one seed, so nothing is known of other seeds; seed=1,2,3 would tell."
         found.append(Finding("seeds", words, [t.name for t in section.finished]))
     return found + _differing(section)
+
+
+def stopped(section: Section) -> list[Finding]:
+    """Trials that halving paused or a search's pruner stopped."""
+    found = []
+    for status, why in (("paused", "halving"), ("pruned", "the search's pruner")):
+        trials = [trial for trial in section.trials if trial.status == status]
+        if not trials:
+            continue
+        lengths = sorted({len(trial.epochs) for trial in trials})
+        after = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+        words = (
+            f"{_of(section, trials)} {'was' if len(trials) == 1 else 'were'} {status} early by {why}, after {after} "
+        )
+        words += f"{'epoch' if lengths[-1] == 1 else 'epochs'}: what more epochs would have given is not known."
+        found.append(Finding("unfinished", words, [trial.name for trial in trials]))
+    return found
 
 
 def _differing(section: Section) -> list[Finding]:

@@ -3,15 +3,16 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from cv_lab.study.halving import pending, rungs, survivors
 from cv_lab.study.plan import Job, RefusedError, Sharing, plan, without_hydra
 from cv_lab.study.processes import Runner, signals_as_interrupt, start_context
 from cv_lab.study.read import read_trial
@@ -70,25 +71,13 @@ class ProcessLauncher(Launcher):
                 failure with ``fail_fast`` (code 1), when interrupted (code 130), and in the end if a trial was left out
                 because its record is damaged (code 1).
         """
-        setup_globals()
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        if self.config.jobs < 1:
-            _refuse(f"jobs={self.config.jobs}: give the number of trials to run at a time, at least 1")
-        if self.config.trial_timeout is not None and self.config.trial_timeout <= 0:
-            _refuse(f"trial_timeout={self.config.trial_timeout:g}: give seconds, more than 0, or null")
+        self.begin()
         try:
-            planned = plan(
-                self.hydra_context,
-                self.config,
-                job_overrides,
-                initial_job_idx,
-                self.keys,
-                self.sharing,
-                self.check,
-                None if self.fingerprint is None else self._fingerprints,
-            )
+            planned = self.plan(job_overrides, initial_job_idx, self.sharing)
+            if self.config.halving is not None:
+                self._check_halving(planned)
         except (RefusedError, OSError) as error:
-            _refuse(str(error))
+            refuse(str(error))
         jobs = list({job.record.folder: job for job in reversed(planned)}.values())[::-1]  # each trial once
         to_run = [job for job in jobs if job.to_run]
         why_not = self._chain(jobs)
@@ -96,12 +85,66 @@ class ProcessLauncher(Launcher):
         stopped = 1 if any(job.damaged for job in jobs) else None
         if to_run:
             with signals_as_interrupt():
-                self._check_parts(to_run, len(planned))
-                stopped = Runner(self.config, self.preload, to_run, self._child).until_done() or stopped
+                self.check_all(to_run, len(planned))
+                run = self.run if self.config.halving is None else self._run_in_rungs
+                stopped = run(to_run if self.config.halving is None else jobs) or stopped
+        self.end(stopped)
+        return [self._job_return(job) for job in planned]
+
+    def begin(self) -> None:
+        """Prepare logging in this process, and check how trials are to be run."""
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        if self.config.jobs < 1:
+            refuse(f"jobs={self.config.jobs}: give the number of trials to run at a time, at least 1")
+        if self.config.trial_timeout is not None and self.config.trial_timeout <= 0:
+            refuse(f"trial_timeout={self.config.trial_timeout:g}: give seconds, more than 0, or null")
+
+    def plan(self, job_overrides: Sequence[Sequence[str]], first: int, sharing: Sharing | None = None) -> list[Job]:
+        """See :func:`~cv_lab.study.plan.plan`."""
+        fingerprints = None if self.fingerprint is None else self._fingerprints
+        return plan(self.hydra_context, self.config, job_overrides, first, self.keys, sharing, self.check, fingerprints)
+
+    def run(self, jobs: Sequence[Job], more: Callable[[], Job | None] = lambda: None) -> int | None:
+        """Run `jobs`, and those that `more` returns whenever a slot is free; return the exit code if stopped before."""
+        return Runner(self.config, self.preload, jobs, self._child, more).until_done()
+
+    def end(self, stopped: int | None) -> None:
+        """Leave with the exit code `stopped`, after table and report; None goes on."""
         if stopped is not None:
             self.hydra_context.callbacks.on_multirun_end(config=self.config, config_name=None)
             sys.exit(stopped)
-        return [self._job_return(job) for job in planned]
+
+    def _run_in_rungs(self, jobs: Sequence[Job]) -> int | None:
+        """Run `jobs`, of which the worse pause after each rung."""
+        epochs, factor = jobs[0].config.epochs, self.config.halving
+        for rung, epoch in enumerate([*rungs(epochs, factor), epochs]):
+            to_run = pending(jobs, epoch, first=rung == 0)
+            tell_trials(to_run, pause_after=epoch if epoch < epochs else None)
+            log.info("halving=%d: %d of the trials up to epoch %d of %d", factor, len(jobs), epoch, epochs)
+            stopped = self.run(to_run)
+            if stopped is not None:
+                return stopped
+            if epoch < epochs:
+                jobs = survivors(jobs, epoch, factor)
+        return None
+
+    def _check_halving(self, jobs: Sequence[Job]) -> None:
+        """Refuse, with a RefusedError, what trials cannot be compared in after a part of their epochs."""
+        halving = f"halving={self.config.halving}"
+        if self.config.halving < 2:
+            raise RefusedError(f"{halving}: give at least 2, such as 3 to pause the worse two thirds")
+        if self.config.hydra.sweeper.get("max_batch_size") is not None:
+            raise RefusedError(f"{halving} compares all trials: leave hydra.sweeper.max_batch_size out")
+        if len({job.config.epochs for job in jobs}) > 1:
+            raise RefusedError(f"{halving} compares trials of equal length: give one value of epochs")
+        if self.sharing is not None and any(OmegaConf.select(job.config, self.sharing.when) for job in jobs):
+            raise RefusedError(
+                f"{halving} saves nothing where the heads of all trials are trained in one pass: leave it out, or give "
+                f"{self.sharing.when}=false"
+            )
+        if unknown := [job for job in jobs if job.state is None]:
+            raise RefusedError(f"{halving} needs all trials, but #{unknown[0].number} is {unknown[0].why_not}")
 
     def _child(self, job: Job) -> tuple[Any, ...]:
         """What a trial's process needs to know."""
@@ -111,12 +154,13 @@ class ProcessLauncher(Launcher):
         assert self.fingerprint is not None
         return ask_each(start_context(self.preload), self.fingerprint, configs)
 
-    def _check_parts(self, jobs: Sequence[Job], trials: int) -> None:
+    def check_all(self, jobs: Sequence[Job], trials: int) -> None:
+        """Refuse `jobs`, of `trials` in all, before the first runs, for what only a process like theirs can check."""
         if self.check_parts is None:
             return
         configs = {job.number: job.plain for job in jobs}
         if refused := refusals(start_context(self.preload), self.check_parts, configs):
-            _refuse(in_words(refused, trials))
+            refuse(in_words(refused, trials))
 
     def _chain(self, jobs: Sequence[Job]) -> str:
         """Let trials begin from others; return why some that differ in their number of epochs alone do not."""
@@ -168,6 +212,15 @@ class ProcessLauncher(Launcher):
         return answer
 
 
-def _refuse(message: str) -> NoReturn:
+def tell_trials(jobs: Sequence[Job], **settings: Any) -> None:
+    """Write `settings` to ``hydra.launcher`` of the configs that the trials get."""
+    for job in jobs:
+        launcher: Any = job.config.hydra.launcher
+        with read_write(launcher), open_dict(launcher):
+            launcher.update(settings)
+
+
+def refuse(message: str) -> NoReturn:
+    """End the program with a message."""
     log.error("error: %s", message)
     sys.exit(1)

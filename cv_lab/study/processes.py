@@ -79,6 +79,7 @@ class Runner:
         preload: modules that a fork server imports.
         jobs: to be run.
         arguments: returns what :func:`_run_trial` unpacks for a job.
+        more: returns the next job when none waits and a slot is free; None if there is none.
     """
 
     def __init__(
@@ -87,8 +88,9 @@ class Runner:
         preload: Sequence[str],
         jobs: Sequence[Job],
         arguments: Callable[[Job], tuple[Any, ...]],
+        more: Callable[[], Job | None] = lambda: None,
     ) -> None:
-        self.config, self.preload, self.arguments = config, preload, arguments
+        self.config, self.preload, self.arguments, self.more = config, preload, arguments, more
         self.waiting = deque(jobs)
         self.running: dict[int, Running] = {}  # by their sentinels
         self.free = slots(self.config.jobs)
@@ -96,10 +98,11 @@ class Runner:
     def until_done(self) -> int | None:
         """Run all trials; return the exit code if it had to stop before."""
         try:
-            while self.waiting or self.running:
-                while self.free and (ready := self._ready()) is not None:
-                    self.waiting.remove(ready)
-                    self._start(ready, self.free.pop(0))
+            while True:
+                while self.free and (job := self._next()) is not None:
+                    self._start(job, self.free.pop(0))
+                if not self.running:
+                    return None
                 ends = [self._end(running) for running in self._ended()]
                 if self.config.fail_fast and not all(ends):
                     count = len(self.waiting)
@@ -110,12 +113,15 @@ class Runner:
             log.error("interrupted: the running trials keep their last checkpoints")
             self._interrupt()
             return 130
-        return None
 
-    def _ready(self) -> Job | None:
+    def _next(self) -> Job | None:
         """The first trial that waits for no other; one that begins from another waits until that has ended."""
         unfinished = {id(job) for job in (*self.waiting, *(running.job for running in self.running.values()))}
-        return next((job for job in self.waiting if id(job.after) not in unfinished), None)
+        ready = next((job for job in self.waiting if id(job.after) not in unfinished), None)
+        if ready is None:
+            return None if self.waiting else self.more()
+        self.waiting.remove(ready)
+        return ready
 
     def _start(self, job: Job, slot: Slot) -> None:
         payload = cloudpickle.dumps((Singleton.get_state(), *self.arguments(job)))
@@ -176,7 +182,7 @@ class Runner:
         status, why = trial.record["status"], trial.record.get("error")
         message = f": {why['message'].splitlines()[0]}" if why and why["message"] and status == "failed" else ""
         log.info("  #%d %s%s", job.number, status, message)
-        return bool(status == "completed")
+        return status in ("completed", "paused", "pruned")
 
     def _complete_record(self, running: Running, interrupted: bool, late: bool) -> None:
         record, process = running.job.record, running.process

@@ -77,7 +77,7 @@ class TrialRecord:
         self.note = ""
         self._of_other_data = ""  # name of a folder with the same trial on other data
         self._heartbeat: Heartbeat | None = None
-        hydra = HydraConfig.get()
+        hydra: Any = HydraConfig.get()
         overrides = list(hydra.overrides.task)
         self._named_by_overrides = self.folder.name == trial_name(overrides)
         self.fields: dict[str, Any] = {
@@ -86,6 +86,7 @@ class TrialRecord:
             "status": "running",
             "start": _now(),
             "end": None,
+            "number": OmegaConf.select(hydra, "job.num", throw_on_missing=False),  # in its multirun
             "study": config.study,
             "name": self.folder.name,
             "overrides": overrides,
@@ -228,7 +229,7 @@ class TrialRecord:
             write_json(self.path, self.fields)
 
     def close(self, status: str, error: BaseException | None = None, repeats: bool = False) -> None:
-        """End as "completed", "failed" or "interrupted".
+        """End as "completed", "failed", "interrupted", or, stopped after some of its epochs, "paused" or "pruned".
 
         Args:
             status: of the trial.

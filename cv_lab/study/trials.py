@@ -9,6 +9,8 @@ from typing import Any
 from cv_lab.config import split_override
 from cv_lab.study.liveness import is_alive
 
+STOPPED = ("paused", "pruned")  # statuses of trials that halving or a search ended after a part of their epochs
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -45,7 +45,7 @@ def run_trial(config: DictConfig) -> float:
 
     Returns:
         The best value of the task's monitored metric; :func:`~cv_lab.study.record.failed_value` if the trial
-        failed in a multirun, so that its other trials run on.
+        failed as one of a multirun, whose other trials run on, or was paused or pruned.
 
     Raises:
         SystemExit: if the trial failed in a single run (code 1), or was interrupted (130 by Ctrl-C, 143 by SIGTERM).
@@ -69,6 +69,8 @@ def run_trial(config: DictConfig) -> float:
         else:
             with visible_gpus(config.trainer.accelerator):
                 result = train_and_test(config, record, state)
+            if result is None:
+                return failed_value(HydraConfig.get())
             if first:
                 write_json(record.folder / "result.json", result)
             record.close("completed")

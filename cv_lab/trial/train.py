@@ -22,11 +22,13 @@ from cv_lab.callbacks.evidence import TestEvidence
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.reseed import ReseedEachEpoch
+from cv_lab.callbacks.stopping import StopEarly
 from cv_lab.callbacks.timing import Timing
 from cv_lab.config import plain
 from cv_lab.data.base import ImageData
 from cv_lab.files import write_csv
 from cv_lab.knobs import check_config
+from cv_lab.study.pruning import is_hopeless
 from cv_lab.study.record import FolderState, TrialRecord
 from cv_lab.tasks.base import Task
 from cv_lab.training.seeds import seed_all
@@ -49,8 +51,8 @@ from cv_lab.trial.trainer import check_limits, check_settings, make_trainer
 log = logging.getLogger(__name__)
 
 
-def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderState) -> dict[str, Any]:
-    """Run a trial and return the content of its ``result.json``.
+def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderState) -> dict[str, Any] | None:
+    """Run a trial and return the content of its ``result.json``; None if it was paused or pruned.
 
     Args:
         config: the composed config.
@@ -71,11 +73,15 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
     checkpoint, log_from = _continue_from(record, standing, config, task)
     observers = _observers(config, record)
     best, last = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
-    trainer = _trainer(config, record, task, observers, (best, last), log_from)
+    stop = StopEarly(observers.history, partial(_stopped_as, record))
+    trainer = _trainer(config, record, task, observers, (best, last, stop), log_from)
     check_limits(trainer, data)
     _refuse_many_devices(trainer, config)
     record.update(
-        device=device_name(trainer.strategy.root_device), precision_used=trainer.precision, problems=data.problems
+        device=device_name(trainer.strategy.root_device),
+        precision_used=trainer.precision,
+        problems=data.problems,
+        monitor={"name": task.monitor, "mode": task.mode},
     )
     if data.problem_files:
         write_csv(record.folder / "problems.csv", data.problem_files)
@@ -90,6 +96,10 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
     if checkpoint is not None:
         log.info("continued from %s", os.path.relpath(checkpoint))
     trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    if stop.status is not None:
+        log.info("%s after epoch %d of %d", stop.status, trainer.current_epoch, config.epochs)
+        record.close(stop.status)
+        return None
     observers.timing.add(*task.shared_seconds())
     # Everything of the training is read before the test, which sets the callbacks back to the best checkpoint.
     result = result_of_training(task, data, observers, facts)
@@ -113,7 +123,7 @@ def _trainer(
     record: TrialRecord,
     task: Task,
     observers: Observers,
-    checkpoints: tuple[ModelCheckpoint, ModelCheckpoint],
+    checkpoints: tuple[ModelCheckpoint, ModelCheckpoint, StopEarly],
     log_from: int | None,
 ) -> Trainer:
     """The trainer with its callbacks, whose order matters: see :class:`EpochHistory` and :class:`Diagnostics`."""
@@ -139,6 +149,17 @@ def _trainer(
         logger=make_loggers(config, log_from),
         plugins=[AtomicCheckpointIO()],
     )
+
+
+def _stopped_as(record: TrialRecord, rows: list[dict[str, float]]) -> str | None:
+    """ "paused" or "pruned" if the study's launcher or its search wants the trial to stop after the last of `rows`."""
+    launcher = HydraConfig.get().launcher
+    pause_after, pruner = launcher.get("pause_after"), launcher.get("pruner")
+    if pause_after is not None and len(rows) >= pause_after:
+        return "paused"
+    if pruner is not None and is_hopeless(pruner, rows, record.folder, record.fields):
+        return "pruned"
+    return None
 
 
 def _refuse_many_devices(trainer: Trainer, config: DictConfig) -> None:

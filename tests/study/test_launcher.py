@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import json
-import math
 import os
 import signal
 import subprocess
@@ -234,23 +233,3 @@ def test_other_launchers_fill_the_same_folders(overrides: list[str], tmp_path: P
     with pytest.raises(SystemExit):  # any launcher goes on with what another began
         train(*arguments[2:])
     assert len(records(tmp_path / "s")["raise"]["attempts"]) == 1
-
-
-@pytest.mark.slow
-@installed("hydra_optuna_sweeper")
-def test_optuna_searches_into_the_same_folders_and_past_a_failure(train: Train, tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/search.db"
-    search = (
-        *(f"hydra.sweeper.storage='{storage}'", "hydra.sweeper.study_name=search"),
-        *("-m", *SMALL, "optimizer=sgd", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"),
-        *("hydra.sweeper.sampler.seed=1", "hydra.sweeper.direction=maximize", "lr=choice(1e-3,1e38)"),
-    )
-    with pytest.raises(SystemExit) as exit_info:  # since one of them failed
-        train(*search)
-    assert exit_info.value.code == 1
-    found = [json.loads(path.read_text()) for path in tmp_path.glob("s/*/trial.json")]
-    assert {record["parameters"]["lr"]: record["status"] for record in found} == {1e-3: "completed", 1e38: "failed"}
-    assert "lr: 0.001" in (tmp_path / "s/optimization_results.yaml").read_text()
-    kept = importlib.import_module("optuna").load_study(study_name="search", storage=storage).trials
-    assert {trial.params["lr"] for trial in kept if trial.value == -math.inf} == {1e38}
-    assert len(kept) == 3

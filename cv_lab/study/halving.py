@@ -1,0 +1,60 @@
+"""Successive halving of a grid (Jamieson and Talwalkar 2016): the worse part of its trials pauses early."""
+
+import math
+from collections.abc import Sequence
+
+from cv_lab.study.plan import Job
+from cv_lab.study.pruning import oriented
+from cv_lab.study.read import read_trial
+from cv_lab.study.record import UnreadableError
+from cv_lab.study.trials import Trial
+
+LEVELS = 2  # rungs before the last: with halving=3 after a ninth and after a third of the epochs
+
+
+def rungs(epochs: int, factor: int) -> list[int]:
+    """The epochs after which trials pause, for example 1 and 3 of 9 with a `factor` of 3."""
+    return [math.ceil(epochs / factor**level) for level in range(LEVELS, 0, -1)]
+
+
+def pending(jobs: Sequence[Job], epoch: int, first: bool) -> list[Job]:
+    """Those that have not reached the end of `epoch`. One that failed is tried again in the `first` rung alone."""
+
+    def to_run(job: Job) -> bool:
+        trial = _trial(job)
+        if trial is None:
+            return True
+        failed = trial.record["status"] == "failed"
+        return trial.record["status"] != "completed" and (first if failed else len(trial.epochs) < epoch)
+
+    return [job for job in jobs if job.to_run and to_run(job)]
+
+
+def survivors(jobs: Sequence[Job], epoch: int, factor: int) -> list[Job]:
+    """One in `factor` settings, those whose best values up to `epoch` are best in the mean over seeds.
+
+    The seeds of a setting pause together: chosen by their values, those left would say too much of it. A trial that
+    failed, or diverged, counts as the worst. Of equals, the setting whose trial has the lowest number goes on.
+    """
+    settings: dict[str, list[Job]] = {}
+    for job in jobs:
+        settings.setdefault(job.record.fields["setting"], []).append(job)
+    means = {name: sum(_value(job, epoch) for job in group) / len(group) for name, group in settings.items()}
+    kept = sorted(settings, key=lambda name: -means[name])[: max(1, len(settings) // factor)]
+    return [job for job in jobs if job.record.fields["setting"] in kept]
+
+
+def _value(job: Job, epoch: int) -> float:
+    trial = _trial(job)
+    if trial is None or trial.record["status"] == "failed":
+        return -math.inf
+    monitor = trial.record["monitor"]
+    values = oriented(trial.epochs[:epoch], monitor["name"], 1 if monitor["mode"] == "max" else -1)
+    return max(values, default=-math.inf)
+
+
+def _trial(job: Job) -> Trial | None:
+    try:
+        return read_trial(job.record.folder, [])
+    except (UnreadableError, OSError):
+        return None
