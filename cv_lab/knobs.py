@@ -199,12 +199,13 @@ def _items(node: Any) -> list[tuple[str, Any]]:
 
 def _reference(hydra: DictConfig) -> DictConfig:
     """The trial's config with the same options of all groups, but without other overrides and without overlays."""
-    loader = GlobalHydra.instance().config_loader()
+    sources = GlobalHydra.instance().config_loader().get_sources()  # get_group_options takes 50 ms for each override
     kept = [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath")]
     for override in hydra.overrides.task:
         key, value = split_override(override)
         group = key.partition("@")[0]
-        if group not in OVERLAYS and not value.startswith("{") and loader.get_group_options(group):
+        is_group = group not in OVERLAYS and any(source.is_group(group) for source in sources)
+        if is_group and not value.startswith("{"):
             kept.append(override)
     given = {split_override(override)[0] for override in kept}
     chosen = {group: option for group, option in hydra.runtime.choices.items() if group in TOP_LEVEL and option}

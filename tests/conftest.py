@@ -2,10 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal.hydra import Hydra
 
 # Before torch is imported. Threads gain nothing on tiny data, and wait for each other where other work takes a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,10 +27,26 @@ def need(folder: str) -> Path:
     return DATA_DIR
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files need not outlive a power failure here. Waiting for the disk takes a third of a tiny trial's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Run ``train.py`` with overrides in this process; returns the folder of its study ``s`` under tmp_path."""
     monkeypatch.syspath_prepend(str(ROOT))
+    mode_of = Hydra.get_mode
+
+    def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        # Hydra composes the whole config to look `hydra.mode` up, and then again; only these can set it.
+        sets_it = any(override.startswith(("experiment=", "+experiment=", "hydra.mode=")) for override in overrides)
+        return mode_of(hydra, config_name, overrides) if sets_it else None
+
+    monkeypatch.setattr(Hydra, "get_mode", mode)
 
     def run(*overrides: str) -> Path:
         import train

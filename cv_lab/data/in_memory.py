@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -143,7 +144,11 @@ class InMemoryImages(Dataset[Batch]):
         return moved
 
     def class_counts(self) -> ClassCounts:
-        """Pixels of each class, or images where there are no masks."""
+        """Pixels of each class, or images where there are no masks; counted at the first call."""
+        return self._counts
+
+    @cached_property
+    def _counts(self) -> ClassCounts:
         classes = len(self.classes)
         if self.masks is None:
             counts = torch.bincount(self.labels, minlength=classes)

@@ -53,7 +53,11 @@ def test_one_trial_serves_table_report_prediction_and_export(
     rows = list(csv.DictReader((folder / "predictions/class_scores.csv").open()))
     assert [row["class"] for row in rows] == list(CLASSES)
     assert float(rows[0]["ap"]) == pytest.approx(metrics["test/ap/circle"])
-    assert len(json.loads((folder / "predictions/samples.json").read_text())) == 8
+    samples = json.loads((folder / "predictions/samples.json").read_text())
+    assert len(samples) == len(list(folder.glob("predictions/images/*.png"))) == 8
+    certain = [name for name, p in samples[0]["probabilities"].items() if p > 0.5]
+    assert samples[0]["predicted"] == certain
+    assert (folder / "predictions/gallery.png").exists()
 
     write_report(study)
     page = (study / "report.html").read_text()

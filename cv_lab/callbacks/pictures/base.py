@@ -145,8 +145,8 @@ def sample_of(data: ImageData, count: int) -> NDArray[np.integer]:
     return balanced_subset(data.val.labels.numpy(), min(count, len(data.val)), seed=0)
 
 
-def save_samples(folder: Path, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> None:
-    """Write ``samples.json``, and ``images/N.png`` of images, uint8 (H, W, 3)."""
-    for number, image in enumerate(images):
-        save_png(Image.fromarray(image), folder / "images" / f"{number}.png")
-    write_json(folder / "samples.json", samples)
+def save_samples(folder: Path, samples: Sequence[Sample]) -> None:
+    """Write the "image" of each sample, uint8 (H, W, 3), to ``images/N.png``, and the rest to ``samples.json``."""
+    for number, sample in enumerate(samples):
+        save_png(Image.fromarray(sample["image"]), folder / "images" / f"{number}.png")
+    write_json(folder / "samples.json", [{k: v for k, v in sample.items() if k != "image"} for sample in samples])

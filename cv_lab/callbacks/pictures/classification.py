@@ -58,8 +58,7 @@ class ClassificationPictures(Pictures):
         columns = ("truth", "predicted", "images", "share")
         pairs = most_confused(figures, task.classes, top=20)
         write_csv(self.folder / "most_confused.csv", [dict(zip(columns, pair, strict=True)) for pair in pairs])
-        plain = [{key: value for key, value in sample.items() if key != "image"} for sample in samples]
-        save_samples(self.folder, plain, [sample["image"] for sample in samples])
+        save_samples(self.folder, samples)
         return {"confusion_matrix": charts.confusion_matrix(figures, task.classes)}
 
 

@@ -92,7 +92,7 @@ class InstancePictures(Pictures):
             for i, row in enumerate(curves.tolist())
         ]
         write_csv(self.folder / "precision_recall.csv", rows)
-        save_samples(self.folder, [_plain_sample(s, task.classes) for s in samples], [s["image"] for s in samples])
+        save_samples(self.folder, [_plain_sample(sample, task.classes) for sample in samples])
         ap = 100 * precision[f"{task.kind}_ap"].numpy()
         pictures = {
             "average_precision": charts.bar_chart(ap, task.classes, f"Average precision of {what}, test set", "%"),
@@ -149,6 +149,7 @@ def _plain_sample(sample: dict[str, Any], classes: tuple[str, ...]) -> dict[str,
     masks = [{} if found.masks is None else {"segmentation": plain_mask(mask)} for mask in objects.truth]
     return {
         "index": sample["index"],
+        "image": sample["image"],
         "id": objects.id,
         "quality": sample["quality"],
         "truth": [

@@ -56,8 +56,8 @@ class SegmentationPictures(Pictures):
                 mask = Image.fromarray(sample[kind], mode="P")
                 mask.putpalette(colors.tobytes())
                 save_png(mask, self.folder / "masks" / f"{number}_{kind}.png")
-        plain = [{key: sample[key] for key in ("index", "pixel_accuracy")} for sample in samples]
-        save_samples(self.folder, plain, [sample["image"] for sample in samples])
+        kept = ("index", "pixel_accuracy", "image")
+        save_samples(self.folder, [{key: sample[key] for key in kept} for sample in samples])
         return {
             "iou": charts.bar_chart(100 * iou(figures).numpy(), task.classes, "Intersection over union, test set", "%"),
             "confusion_matrix": charts.confusion_matrix(figures.numpy(), task.classes),
