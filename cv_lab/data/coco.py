@@ -177,7 +177,7 @@ class Coco(MaskData):
         if not kept:
             reasons = [f"{kind}: {listed(examples, count=2)}" for kind, examples in problems.dropped.items()]
             raise ValueError(f"{problems.source}: none of its {len(files)} images can be used: {'; '.join(reasons)}")
-        self.files.append([str(files[number]) for number in kept])
+        self.remember(stored, kept)
         pixels = MappedRows(stored.pixels.permute(0, 3, 1, 2), torch.tensor(kept))
         return InstanceImages(pixels, objects, classes)
 

@@ -39,6 +39,27 @@ def check_meaning(values: Any, colours: Any) -> None:
             raise ValueError(f"data.{name}={given} must give the class of each of them: '{example}'")
 
 
+def pixels_in(files: Sequence[Path], most: int = 16) -> list[int] | list[str]:
+    """Return the numbers in masks, or their colours as "#rrggbb"; none if there are more than `most`.
+
+    Masks that cannot be read are passed over.
+    """
+    numbers: set[int] = set()
+    colours: set[int] = set()
+    for file in files:
+        try:
+            with Image.open(file) as mask:
+                bands = np.asarray(mask.convert("RGB")).astype(np.int64)
+                if mask.mode in BY_NUMBER:
+                    numbers |= set(np.unique(np.asarray(mask)).tolist())
+        except Exception:  # Pillow's readers raise errors of many kinds on damaged files
+            continue
+        colours |= set(np.unique(bands @ (65536, 256, 1)).tolist())
+    if numbers:
+        return sorted(map(int, numbers)) if len(numbers) <= most else []
+    return [f"'#{colour:06x}'" for colour in sorted(colours)] if len(colours) <= most else []
+
+
 class MaskFiles:
     """Masks in files, see :class:`~cv_lab.data.masks.Masks`.
 

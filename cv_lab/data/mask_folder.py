@@ -7,10 +7,10 @@ from typing import Any
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.layout import contents
-from cv_lab.data.mask_files import UNLABELLED, MaskFiles, Names, check_meaning
+from cv_lab.data.mask_files import UNLABELLED, MaskFiles, Names, check_meaning, pixels_in
 from cv_lab.data.mask_pairs import listed_names, mask_sets, names_beside, pairs
 from cv_lab.data.masks import MaskData, class_names
-from cv_lab.data.problems import Problems
+from cv_lab.data.problems import EXAMPLES, Problems
 
 
 class MaskFolder(MaskData):
@@ -91,10 +91,23 @@ class MaskFolder(MaskData):
         if values is None and colours is None:
             raise FileNotFoundError(
                 f"there is no {self.root / 'classes.txt'}, which names one class in each line: write it, or give "
-                "data.classes=[background,cat,...]"
+                f"data.classes=[background,cat,...]{self._example()}"
             )
         named = values.values() if values is not None else (colours or {})
         return list(dict.fromkeys(str(name) for name in named if name not in (None, UNLABELLED))), values, colours
+
+    def _example(self) -> str:
+        """What the first masks hold, and the option that would name it."""
+        images, masks = self._sets()["train"]
+        found = pixels_in([mask for _, mask in pairs(images, masks, Problems(images))[:EXAMPLES]])
+        if not found:
+            return ""
+        option = "colours" if isinstance(found[0], str) else "values"
+        named = ", ".join(f"{value}: NAME" for value in found)
+        return (
+            f". The first of the masks hold {', '.join(map(str, found))}: 'data.{option}={{{named}}}' names the class "
+            f"of each, {UNLABELLED} where pixels count nowhere"
+        )
 
 
 def _of_names(

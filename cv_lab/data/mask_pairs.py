@@ -1,6 +1,7 @@
 """Find images and their masks in the layouts that annotation tools and data sets have."""
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,12 +71,11 @@ def pairs(images: Path, masks: Path, problems: Problems) -> list[tuple[Path, Pat
         names = [str(name), *(stem + ending for ending in ENDINGS)]
         own = next((by_name[some] for some in names if some in by_name and by_name[some] != image), None)
         found.append((image, own or masks / f"{stem}.png"))
-    used = [mask for _, mask in found]
+    used = Counter(mask for _, mask in found)
     for path in files if not beside else ():
         if path not in used:
             problems.drop("masks without an image", str(path))
-    if len(set(used)) < len(used):
-        twice = [str(path) for path in set(used) if used.count(path) > 1]
+    if twice := [str(path) for path, count in used.items() if count > 1]:
         problems.note("masks belong to several images", ", ".join(sorted(twice)[:5]))
     return found
 

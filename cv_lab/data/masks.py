@@ -89,7 +89,7 @@ class MaskData(PhotoData):
             reasons = [f"{kind}: {listed(some, count=2)}" for kind, some in problems.dropped.items()]
             raise ValueError(f"{problems.source}: none of the {len(images)} images can be used: {'; '.join(reasons)}")
         masks.check(facts, classes)
-        self.files.append([str(images[number]) for number in kept])
+        self.remember(pixels, kept)
         rows = torch.tensor(kept)
         balance = torch.zeros(len(kept), dtype=torch.long)  # splits need no balance
         channels_last = pixels.pixels.permute(0, 3, 1, 2)  # a view

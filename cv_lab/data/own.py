@@ -130,6 +130,7 @@ class OwnData(PhotoData):
         self.inner.setup(stage)
         self.train, self.val, self.test = self.inner.train, self.inner.val, self.inner.test
         self.classes, self.problems = self.inner.classes, self.inner.problems
+        self.problem_files = self.inner.problem_files
 
     def _held_out(self) -> str:
         splits = self.splits()
@@ -155,6 +156,24 @@ def recognise(root: Path, target: str) -> Layout:
     others = [TASKS[other] for other in TASKS if other != target and _fits(root, other)]
     advice = f"It would serve {' or '.join(others)}" if others else f"Known are {KNOWN[target]}; see docs/your_data.md"
     raise ValueError(f"{root} holds {_seen(root)}, in no layout known for {TASKS[target]}. {advice}")
+
+
+def target_of(root: Path) -> str:
+    """The first of "label", "labels", "instances" and "mask" that the data at `root` serve.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `root`.
+        ValueError: if no layout is recognised, or there is one that cannot be used.
+    """
+    if not root.exists():
+        raise FileNotFoundError(f"there is no {root}")
+    order = ("label", "labels", "instances", "mask")
+    if found := next((target for target in order if _fits(root, target)), None):
+        return found
+    for target in order:
+        _first(root, target)  # which says what is wrong with a layout that is recognised
+    known = "; ".join(f"for {TASKS[target]} {KNOWN[target]}" for target in order)
+    raise ValueError(f"{root} holds {_seen(root)}, in no layout known. Known are {known}; see docs/your_data.md")
 
 
 def _first(root: Path, target: str) -> Layout | None:

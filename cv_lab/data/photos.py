@@ -61,6 +61,7 @@ class PhotoData(ImageData):
         super().__init__(**options)
         self.settled: list[Problems] = []  # of each split, in the order in which they are loaded
         self.files: list[list[str]] = []  # that are used of each split, in the same order
+        self.sizes: list[list[tuple[int, int]]] = []  # upright width and height of these files
         self.fit = fit or self.fits[0]
         if self.fit not in self.fits:
             raise ValueError(
@@ -149,7 +150,7 @@ class PhotoData(ImageData):
                 f"{problems.source}: none of the {len(files)} images can be used: "
                 f"{listed([example for some in problems.dropped.values() for example in some], '; ')}"
             )
-        self.files.append([stored.facts[number]["name"] for number in kept])
+        self.remember(stored, kept)
         self._say_fit(stored, kept, sides)
         rows = torch.tensor(kept)
         if self.store == "jpeg":
@@ -179,6 +180,11 @@ class PhotoData(ImageData):
                 problems.note(kind, f"{name} of {stored.facts[first[content]]['name']}")
             first.setdefault(content, number)
         self.contents.update({content: stored.facts[number]["name"] for content, number in first.items()})
+
+    def remember(self, stored: Stored, kept: Sequence[int]) -> None:
+        """Keep the names and sizes of the files of a split that are used."""
+        self.files.append([stored.facts[number]["name"] for number in kept])
+        self.sizes.append([tuple(stored.facts[number]["own"]) for number in kept])
 
     def _say_fit(self, stored: Stored, kept: Sequence[int], sides: tuple[int, int]) -> None:
         """Log once what becomes of images that have not the proportions of `sides`."""

@@ -16,7 +16,7 @@ Pixels = NDArray[np.uint8]
 Fit = Literal["crop", "pad", "stretch"]
 FITS: tuple[Fit, ...] = get_args(Fit)
 Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels
-READER = 2  # version of the pixels that this module makes of a file: increase it with every change of them
+READER = 3  # version of the pixels that this module makes of a file: increase it with every change of them
 ORIENTATION = 0x0112  # the tag of EXIF
 TURNS = {  # what makes an image of each orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -94,7 +94,11 @@ class Photo:
         wanted = (max(1, round(size[1] * wide)), max(1, round(size[0] * high)))
         whole = upright(self._rgb(wanted[::-1] if self.orientation >= 5 else wanted), self.orientation)
         x, y = whole.width / self.size[0], whole.height / self.size[1]
-        place = (x * box[0], y * box[1], x * box[2], y * box[3])
+        # By rounding, a box of the whole width or height may end a little outside of the image.
+        place = (
+            *(max(0.0, x * box[0]), max(0.0, y * box[1])),
+            *(min(whole.width, x * box[2]), min(whole.height, y * box[3])),
+        )
         return np.asarray(whole.resize(size[::-1], Image.Resampling.BILINEAR, box=place))
 
     def fitting(self, size: tuple[int, int]) -> Pixels:

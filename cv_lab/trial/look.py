@@ -1,12 +1,14 @@
-"""Look at data of one's own without training: what is recognised, what is dropped, and sample images on a page.
+"""Look at your own data without training: what is recognised, what is dropped, and sample images on a page.
 
-cv-lab data my_images [--task TASK] [--out FOLDER]
+    cv-lab data my_images
+    cv-lab data my_masks task=semantic_segmentation 'data.values={0: background, 255: road}'
+
+PATH is a folder, or a file (CSV, npz). Keys of the data, the task and the model are given as for training. The folder
+--out gets index.html, classes.csv, dropped.csv (every file that is dropped or noted, and why), and duplicates.csv
+(images that look like one of another set).
 """
 
 import argparse
-import base64
-import html
-import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -14,23 +16,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-from pycocotools import mask as rle
-from torch.nn.functional import interpolate
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import get_class, instantiate
+from omegaconf.errors import OmegaConfBaseException
 
-from cv_lab.data.in_memory import InMemoryImages
+from cv_lab.config import CONF, register_config, split_override
+from cv_lab.data.alike import most_alike, thumbnails
 from cv_lab.data.instances import InstanceImages
-from cv_lab.data.label_sets import LabelledImages
-from cv_lab.data.own import TASKS, OwnData, recognise
-from cv_lab.files import write_csv, write_text
-from cv_lab.pictures import draw
+from cv_lab.data.own import TASKS, OwnData, target_of
+from cv_lab.data.photos import PhotoData
+from cv_lab.data.problems import EXAMPLES, listed
+from cv_lab.files import write_csv
+from cv_lab.tasks.base import Task
+from cv_lab.trial.look_page import Findings, areas_of, file_of, read_by, sets_of, write_page
 
-SAMPLES = 24  # images of the training set on the page
-BITS = 2  # of 64 in which the hashes of near-duplicates differ at most
+SHOWN = 128  # pixels: side of images of classes and labels, which are scaled for the page alone
 RARE = 10  # a class with this fraction of the most frequent one's images, or less, is called rare
-CSS = Path(__file__).parents[1] / "report" / "page.css"
+SMALL = 8  # pixels: side of a square that is as large as an object which hardly anything is left of
+IGNORED = ("void", "unlabeled", "ignore", "ignored", "unknown")  # common names of pixels without a label
+WEIGHING = {
+    "label": ", or weigh classes, such as by loss=weighted_cross_entropy",
+    "labels": ", or weigh labels by task.positive_weights=balanced",
+    "mask": ", or weigh classes, such as by loss=weighted_cross_entropy",
+}
+Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,178 +50,178 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: if they cannot be used.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, help="a folder, or a file (CSV, npz)")
+    parser.add_argument("path", type=Path, metavar="PATH", help="a folder, or a file (CSV, npz)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="task=NAME, data=NAME, data.KEY=VALUE")
     names = {task.removeprefix("task="): target for target, task in TASKS.items()}
     parser.add_argument("--task", choices=names, help="by default the first that the data serve")
     parser.add_argument("--out", type=Path, default=Path("data_report"), help="folder of the page and tables")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        root = given.path.expanduser()
-        target = names[given.task] if given.task else _target(root)
-        sized = target in ("label", "labels") and "image_size" in recognise(root, target).takes
-        data = OwnData(str(root), target=target, image_size=128 if sized else None, val_fraction=0.15)
+        if (given.out / "index.html").exists() and not (given.out / "dropped.csv").exists():
+            raise ValueError(f"{given.out} holds an index.html of something else: give another folder with --out")
+        data = build_data(given.path.expanduser(), given.overrides, given.task)
         data.setup()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {error}")
-    if (given.out / "index.html").exists() and not (given.out / "dropped.csv").exists():
-        sys.exit(f"error: {given.out} holds an index.html of something else: give another folder with --out")
-    write(data, given.out)
+    findings = look(data, str(given.path))
+    for name, rows in (
+        ("classes", findings.classes),
+        ("dropped", findings.dropped),
+        ("duplicates", findings.duplicates),
+    ):
+        write_csv(given.out / f"{name}.csv", rows)
+    write_page(findings, data, given.out / "index.html")
+    print(text_of(findings))
     print(f"page and tables: {given.out / 'index.html'}")
 
 
-def write(data: OwnData, folder: Path) -> None:
-    """Write ``index.html``, ``classes.csv``, ``dropped.csv`` and ``duplicates.csv``, and print the tables."""
+def build_data(root: Path, overrides: Sequence[str], task: str | None = None) -> PhotoData:
+    """The data set at `root` that `overrides` of the config describe, not set up.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `root`.
+        ValueError: if no layout is recognised, or the data set is not one of files.
+    """
+    keys = {split_override(override)[0] for override in overrides}
+    chosen = [] if "task" in keys else [f"task={task}" if task else TASKS[target_of(root)]]
+    chosen += [] if "data" in keys else ["data=own"]
+    register_config()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=[*chosen, *overrides])
+    config.data_dir = str(root)
+    if "root" in config.data:
+        config.data.root = str(root)
+    config.data.augmentation = None
+    kind: type[Task] = get_class(config.task._target_)
+    data = instantiate(config.data, _partial_=True)(target=kind.target_with(instantiate(config.model)))
+    if not isinstance(data, PhotoData):
+        raise ValueError(f"data={type(data).__name__} has no files to look at")
+    if isinstance(data, OwnData) and data.target in ("label", "labels") and "image_size" in data.layout.takes:
+        data.own.setdefault("image_size", SHOWN)
+    return data
+
+
+def look(data: PhotoData, title: str) -> Findings:
+    """What is to be said of a data set that is set up."""
     classes, duplicates = class_table(data), near_duplicates(data)
-    dropped = [
-        {"set": str(problems.source), "what": what, "kind": kind, "example": example}
-        for problems in data.inner.settled
-        for what, kinds in (("dropped", problems.dropped), ("noted", problems.noted))
-        for kind, examples in kinds.items()
-        for example in examples
-    ]
-    for name, rows in (("classes", classes), ("dropped", dropped), ("duplicates", duplicates)):
-        write_csv(folder / f"{name}.csv", rows)
-    advice = remarks(classes, duplicates)
-    for row in classes:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
-    print("\n".join(advice))
-    parts = [
-        f"<h1>{html.escape(str(data.root))}</h1><p>{html.escape(f'{data.layout.name}, {data.layout.about}')}</p>",
-        "".join(f"<p>{html.escape(line)}</p>" for line in advice),
-        "<h2>Classes</h2>" + _bars(classes) + _table(classes),
-        "<h2>Training images</h2>" + _picture(samples(data)),
-        "<h2>Dropped and noted</h2>" + (_table(dropped[:100]) or "<p>Nothing.</p>"),
-        "<h2>Near-duplicates across sets</h2>" + (_table(duplicates[:100]) or "<p>None.</p>"),
-    ]
-    head = f"<!doctype html><meta charset=utf-8><title>Data</title><style>{CSS.read_text()}</style>"
-    write_text(folder / "index.html", f"{head}<main>{''.join(parts)}</main>")
+    about = f"{data.layout.name}, {data.layout.about}" if isinstance(data, OwnData) else type(data).__name__
+    counted = {"mask": "pixels", "instances": "objects", "boxes": "objects"}.get(data.target, "images")
+    return Findings(
+        title=title,
+        about=about,
+        counted=counted,
+        classes=classes,
+        sizes=[*image_sizes(data), *object_sizes(data)],
+        advice=remarks(data, classes, duplicates),
+        dropped=data.problem_files,
+        duplicates=duplicates,
+    )
 
 
-def class_table(data: OwnData) -> list[dict[str, Any]]:
+def text_of(findings: Findings) -> str:
+    """The table of classes and what else is found, for a terminal."""
+    rows = [{**row, "class": str(row["class"])} for row in findings.classes]
+    heads = list(rows[0])
+    if findings.counted != "pixels":  # of which nobody wants to know how many they are
+        rows.append({"class": "all", **{key: sum(row[key] for row in rows) for key in heads[1:]}})
+    cells = [[f"{findings.counted} of", *heads[1:]]]
+    cells += [[row["class"], *(f"{row[key]:,}" for key in heads[1:])] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    table = [
+        "  ".join(
+            [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        )
+        for first, *others in cells
+    ]
+    return "\n".join([*table, *findings.sizes, *findings.advice])
+
+
+def class_table(data: PhotoData) -> list[Row]:
     """Images, pixels or objects of each class in each set."""
-    counts = {name: images.class_counts().counts.tolist() for name, images in _sets(data).items()}
+    counts = {name: images.class_counts().counts.tolist() for name, images in sets_of(data).items()}
     return [{"class": name, **{s: counts[s][k] for s in counts}} for k, name in enumerate(data.classes)]
 
 
-def near_duplicates(data: OwnData) -> list[dict[str, Any]]:
-    """Pairs of images in different sets that look alike: their difference hashes differ in at most `BITS` of 64."""
-    sets = _sets(data)
-    hashes = {name: difference_hashes(images) for name, images in sets.items()}
+def near_duplicates(data: PhotoData) -> list[Row]:
+    """For each image of a set that looks like one of another set, the most similar of these."""
+    sets = {name: images for name, images in sets_of(data).items() if name != "val" or data.val is not data.test}
+    small = {name: thumbnails(images) for name, images in sets.items()}
     names = list(sets)
-    found = []
-    for k, one in enumerate(names):
-        for other in names[k + 1 :]:
-            for i, own in enumerate(hashes[one]):
-                for j in np.flatnonzero((own != hashes[other]).sum(1) <= BITS).tolist():
-                    found.append({one: file_of(data, one, i), other: file_of(data, other, j)})
     return [
-        {"one": next(iter(pair.values())), "other": list(pair.values())[1], "sets": "/".join(pair)} for pair in found
+        {"one": file_of(data, one, i), "other": file_of(data, other, j), "sets": f"{one}/{other}"}
+        for k, one in enumerate(names)
+        for other in names[k + 1 :]
+        for i, j in most_alike(small[one], small[other])
     ]
 
 
-def difference_hashes(images: InMemoryImages) -> NDArray[np.bool_]:
-    """Whether each of 8 x 8 areas is brighter than its right neighbour, bool (N, 64)."""
-    parts = []
-    for rows in torch.arange(len(images)).split(256):
-        grey = images.images[rows].float().mean(1, keepdim=True)
-        small = interpolate(grey, (8, 9), mode="area")[:, 0]
-        parts.append((small[:, :, :-1] > small[:, :, 1:] + 0.5).flatten(1).numpy())
-    return np.concatenate(parts)
+def image_sizes(data: PhotoData) -> list[str]:
+    """The smallest, median and largest images, of all sets."""
+    sizes = sorted((size for some in read_by(data).sizes for size in some), key=lambda size: size[0] * size[1])
+    if not sizes:
+        return []
+    three = [f"{width} x {height}" for width, height in (sizes[0], sizes[len(sizes) // 2], sizes[-1])]
+    return [f"sizes of images, width x height: smallest {three[0]}, median {three[1]}, largest {three[2]} pixels"]
 
 
-def file_of(data: OwnData, name: str, number: int) -> str:
-    """The file of an image of a set, or its number in arrays."""
-    splits = [split for split in data.inner.splits() if split != "val" or data.validation != "test"]
-    files = dict(zip(splits, data.inner.files, strict=False))
-    source = (
-        files.get("test", []) if name == "test" and "test" in splits else files.get("train", []) + files.get("val", [])
-    )
-    row = int(_sets(data)[name].rows[number])
-    return source[row] if row < len(source) else f"{name} {row}"
+def object_sizes(data: PhotoData) -> list[str]:
+    """The smallest, median and largest objects of the training set, as shares of their image."""
+    if not isinstance(data.train, InstanceImages):
+        return []
+    each = sorted(areas_of(data.train))
+    words = []
+    for name, (area, share, image, number) in (
+        ("smallest", each[0]),
+        ("median", each[len(each) // 2]),
+        ("largest", each[-1]),
+    ):
+        kind = data.classes[data.train.objects[image].classes[number]]
+        words.append(f"{name} {area:,.0f} pixels ({100 * share:.2g} % of its image, {kind})")
+    return [f"areas of training objects: {', '.join(words)}"]
 
 
-def remarks(classes: Sequence[dict[str, Any]], duplicates: Sequence[dict[str, Any]]) -> list[str]:
+def remarks(data: PhotoData, classes: Sequence[Row], duplicates: Sequence[Row]) -> list[str]:
     """Ordinary mistakes, with what to do about them."""
     lines = []
     most = max(row["train"] for row in classes)
     if rare := [row["class"] for row in classes if row["train"] * RARE <= most]:
         lines.append(
-            f"Rare in the training set (a tenth of the most frequent class or less): {', '.join(rare)}. Give more "
-            "images of them, or weigh classes, such as by loss=weighted_cross_entropy."
+            f"Rare in the training set (a tenth of the most frequent class or less): {_some(rare)}. Give more images "
+            f"of them{WEIGHING.get(data.target, '')}."
         )
     for name in ("val", "test"):
         if absent := [row["class"] for row in classes if row[name] == 0]:
-            lines.append(f"Not in the {name} set, so that nothing is known of them: {', '.join(absent)}.")
+            lines.append(f"Not in the {name} set, so that nothing is known of them: {_some(absent)}.")
+    if data.target == "mask" and (ignored := [name for name in data.classes if name.lower() in IGNORED]):
+        lines.append(
+            f"{ignored[0]} is learnt and judged like any other class. If it marks pixels without a label, rename it "
+            "to unlabelled in the file or the option that names it, and its pixels count nowhere."
+        )
+    lines += _small_objects(data)
     if duplicates:
         lines.append(
-            f"{len(duplicates)} pairs of images in different sets look alike (duplicates.csv): if they are the same, "
-            "figures are too good. Keep one of each, or put both into one set."
+            f"{len(duplicates)} {'image looks' if len(duplicates) == 1 else 'images look'} like one of another set "
+            "(duplicates.csv): if they are the same, figures are too good. Keep one of each, or put both into one set."
         )
     return lines
 
 
-def samples(data: OwnData) -> Image.Image:
-    """Training images with what they are annotated with."""
+def _small_objects(data: PhotoData) -> list[str]:
     train = data.train
-    assert train is not None
-    chosen = np.random.default_rng(0).permutation(len(train))[:SAMPLES].tolist()
-    colors = draw.mask_palette(data.classes, data.classes.index("background") if "background" in data.classes else None)
-    tiles = []
-    for number in chosen:
-        pixels = train.images[torch.tensor([number])][0].permute(1, 2, 0).numpy()
-        if isinstance(train, InstanceImages):
-            objects = train.objects[number]
-            labels = [data.classes[k] for k in objects.classes]
-            masks = [rle.decode(mask) for mask in objects.masks]
-            tiles.append(draw.instances(pixels, masks, labels, [colors[k].tolist() for k in objects.classes]))
-        elif train.masks is not None:
-            tiles.append(Image.fromarray(draw.overlay(pixels, train.masks[torch.tensor([number])][0].numpy(), colors)))
-        else:
-            tiles.append(draw.beside([Image.fromarray(pixels)], _label(train, number, data.classes)))
-    return draw.grid(tiles, columns=6)
+    if not isinstance(train, InstanceImages):
+        return []
+    scaled = np.concatenate([o.areas[~o.crowd] * o.scale[0] * o.scale[1] for o in train.objects])
+    small = int((scaled < SMALL**2).sum())
+    if small * 10 < len(scaled):
+        return []
+    height, width = train.images.shape[2:]
+    return [
+        f"{small:,} of {len(scaled):,} training objects are smaller than {SMALL} x {SMALL} pixels at "
+        f"data.image_size=[{height},{width}]: a larger one shows more of them."
+    ]
 
 
-def _label(images: InMemoryImages, number: int, classes: Sequence[str]) -> str:
-    if isinstance(images, LabelledImages):
-        return ", ".join(classes[k] for k in images.label_sets[number].nonzero().flatten().tolist()) or "-"
-    return classes[int(images.labels[number])]
-
-
-def _sets(data: OwnData) -> dict[str, InMemoryImages]:
-    assert data.train is not None
-    return {"train": data.train, "val": data.val, "test": data.test}
-
-
-def _target(root: Path) -> str:
-    """The first target that the data serve, objects before masks painted from them."""
-    for target in ("label", "labels", "instances"):
-        try:
-            recognise(root, target)
-            return target
-        except ValueError:
-            continue
-    return "mask"  # which says what is wrong, if it is none either
-
-
-def _bars(classes: Sequence[dict[str, Any]]) -> str:
-    most = max(1, *(row["train"] for row in classes))
-    bar = (
-        '<div style="display:flex;gap:8px"><span style="width:12em">{}</span>'
-        '<div style="background:#4477aa;width:{}px"></div></div>'
-    )
-    return "".join(bar.format(html.escape(row["class"]), round(400 * row["train"] / most)) for row in classes)
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    if not rows:
-        return ""
-    lines = ["".join(f"<th>{html.escape(key)}</th>" for key in rows[0])]
-    lines += ["".join(f"<td>{html.escape(str(value))}</td>" for value in row.values()) for row in rows]
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def _picture(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return f'<img style="max-width:100%" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+def _some(names: Sequence[str]) -> str:
+    """The first of `names`, and how many there are if these are not all."""
+    return listed(names) + (f" ({len(names)} classes)" if len(names) > EXAMPLES else "")

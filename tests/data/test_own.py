@@ -286,6 +286,14 @@ def test_what_is_not_recognised_is_refused_with_what_was_seen(
         recognise(tmp_path, target)
 
 
+def test_every_file_that_is_dropped_is_kept_for_the_table_of_problems(tmp_path: Path) -> None:
+    LAYOUTS["classes"][1](tmp_path)
+    (path := next(tmp_path.rglob("*.png"))).write_bytes(b"no image")
+    data = OwnData(str(tmp_path), image_size=16)
+    data.setup()
+    assert [path.name in row["example"] for row in data.problem_files if row["what"] == "dropped"] == [True]
+
+
 def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
     for name in ("bus", "car", "train"):
         images(tmp_path / name, 8)

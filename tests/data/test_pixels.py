@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cv_lab.data.pixels import ORIENTATION, TURNS, decode, opened, read_fitting, suffixes
+from cv_lab.data.pixels import ORIENTATION, TURNS, Photo, decode, opened, read_fitting, suffixes
 
 GREY = np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8)  # dark above, bright below
 INVERSE = {  # how an upright image is stored under each orientation
@@ -139,6 +139,13 @@ def test_of_several_pages_the_first_is_taken_and_said(tmp_path: Path) -> None:
         with opened(path) as photo:
             assert photo.fitted((8, 8), "crop", ()).max() == 0
             assert photo.notes == ["animated or of several pages, of which the first is taken"]
+
+
+def test_photographs_of_every_size_are_cropped() -> None:
+    """The whole height of these is taken, by rounding with a top edge of -1e-14 for a height of 246."""
+    for height in range(100, 300):
+        photo = Photo(Image.new("RGB", (height + 71, height), "red"))
+        assert photo.fitted((224, 224), "crop", (0, 0, 0)).shape == (224, 224, 3)
 
 
 def test_a_bomb_is_refused_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,65 +1,104 @@
 """``cv-lab data`` shows what lies in a folder, without training."""
 
 import csv
-import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cv_lab.trial.look import main
 from tests.data.test_own import LAYOUTS, coco, folders
 
+Rows = list[dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def rows_of(name: str) -> Rows:
+    with Path(f"data_report/{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
 
 @pytest.mark.parametrize("name", ["classes", "CSV of several labels", "npz", "masks", "COCO"])
-def test_data_of_each_task_are_shown(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_of_each_task_are_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     target, build, classes, counts, _ = LAYOUTS[name]
-    build(tmp_path / "data") if name != "npz" else ((tmp_path / "data").mkdir(), build(tmp_path / "data"))
-    main(
-        [
-            str(tmp_path / "data"),
-            "--out",
-            str(tmp_path / "out"),
-            *(["--task", "multilabel"] if target == "labels" else []),
-        ]
-    )
-    rows = list(csv.DictReader((tmp_path / "out/classes.csv").open()))
+    Path("data").mkdir(exist_ok=name != "npz")
+    build(Path("data"))
+    main(["data", *(["--task", "multilabel"] if target == "labels" else [])])
+    rows = rows_of("classes")
     assert tuple(row["class"] for row in rows) == classes
     if target == "label":
         assert [sum(int(row[s]) for row in rows) for s in ("train", "val", "test")] == list(counts)
-    page = (tmp_path / "out/index.html").read_text()
-    assert "data:image/png" in page
-    assert all(f"<td>{name}</td>" in page for name in classes)
+    page = Path("data_report/index.html").read_text()
+    assert "data:image/jpeg" in page
+    assert all(f"{name}</td>" in page for name in classes)
 
 
-def test_copies_across_sets_damage_and_rare_classes_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folders("train", "test", counts=(20, 2))(tmp_path)
+def test_copies_across_sets_damage_and_rare_classes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    folders("train", "test", counts=(20, 2))(Path("data"))
     for number in range(2, 20):
-        (tmp_path / f"train/owl/{number}.png").unlink()
-    (tmp_path / "train/cat/99.png").write_bytes(b"no image")
-    for path in (tmp_path / "test").rglob("*.png"):
+        Path(f"data/train/owl/{number}.png").unlink()
+    Path("data/train/cat/99.png").write_bytes(b"no image")
+    for path in Path("data/test").rglob("*.png"):
         path.unlink()
-    shutil.copy(tmp_path / "train/cat/7.png", tmp_path / "test/cat/copy.png")
-    main([str(tmp_path), "--out", str(tmp_path / "out")])
+    scene = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((80, 60))
+    scene.save("data/train/cat/7.png")
+    scene.resize((48, 36)).save("data/test/cat/copy.jpg")
+    main(["data"])
     told = capsys.readouterr().out
-    assert "Rare in the training set" in told
+    assert "Rare in the training set (a tenth of the most frequent class or less): owl. " in told
     assert "Not in the test set, so that nothing is known of them: dog, owl" in told
-    rows = list(csv.DictReader((tmp_path / "out/dropped.csv").open()))
-    (row,) = [row for row in rows if row["what"] == "dropped"]
+    (row,) = [row for row in rows_of("dropped") if row["what"] == "dropped"]
     assert "99.png" in row["example"]
-    pairs = list(csv.DictReader((tmp_path / "out/duplicates.csv").open()))
-    copies = {row["one"] for row in pairs if row["other"].endswith("copy.png")}
-    assert any(name.endswith("cat/7.png") for name in copies)
+    (pair,) = [row for row in rows_of("duplicates") if row["one"].endswith("cat/7.png")]
+    assert pair["other"].endswith("copy.jpg")
+    assert pair["sets"].endswith("/test")
 
 
-def test_what_is_not_recognised_ends_with_its_reason(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SystemExit, match=r"error: .* holds 1 files \.txt"):
-        main([str(tmp_path)])
+def test_the_options_of_training_say_what_masks_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("images", "masks"):
+        Path("data", name).mkdir(parents=True)
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"data/images/{number}.jpg")
+        Image.fromarray(pixels[..., 0] % 3 + 1).save(f"data/masks/{number}.png")
+    with pytest.raises(SystemExit, match=r"the masks hold 1, 2, 3.* 'data.values=\{1: NAME, 2: NAME, 3: NAME\}'"):
+        main(["data"])
+    main(["data", "data.values={1: cat, 2: Void, 3: unlabelled}", "data.image_size=[30,40]"])
+    told = capsys.readouterr().out
+    assert "Void is learnt and judged like any other class" in told
+    assert "sizes of images, width x height: smallest 40 x 30, median 40 x 30, largest 40 x 30 pixels" in told
+    assert [row["class"] for row in rows_of("classes")] == ["cat", "Void"]
 
 
-def test_objects_are_taken_before_masks_painted_from_them(tmp_path: Path) -> None:
-    coco("annotations.json", "images")(tmp_path / "data")
-    main([str(tmp_path / "data"), "--out", str(tmp_path / "out")])
-    assert [row["class"] for row in csv.DictReader((tmp_path / "out/classes.csv").open())] == ["cat", "dog"]
+def test_what_is_not_recognised_ends_with_its_reason() -> None:
+    Path("data").mkdir()
+    Path("data/notes.txt").write_text("x")
+    with pytest.raises(SystemExit, match=r"error: data holds 1 files \.txt, in no layout known"):
+        main(["data"])
+    with pytest.raises(SystemExit, match="error: there is no elsewhere"):
+        main(["elsewhere"])
+    with pytest.raises(SystemExit, match="has no files to look at"):
+        main(["data", "task=classification", "data=shapes"])
+
+
+def test_a_page_of_something_else_is_kept() -> None:
+    folders("train", "test", counts=(4, 2))(Path("data"))
+    Path("data_report").mkdir()
+    Path("data_report/index.html").write_text("mine")
+    with pytest.raises(SystemExit, match="give another folder with --out"):
+        main(["data"])
+    assert Path("data_report/index.html").read_text() == "mine"
+
+
+def test_objects_are_taken_before_masks_painted_from_them(capsys: pytest.CaptureFixture[str]) -> None:
+    coco("annotations.json", "images")(Path("data"))
+    main(["data"])
+    assert [row["class"] for row in rows_of("classes")] == ["cat", "dog"]
+    assert "areas of training objects: smallest " in capsys.readouterr().out
+    page = Path("data_report/index.html").read_text()
+    assert page.index("Smallest objects") < page.index("Largest objects")
