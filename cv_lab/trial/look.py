@@ -23,7 +23,8 @@ from torch.nn.functional import interpolate
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.instances import InstanceImages
 from cv_lab.data.label_sets import LabelledImages
-from cv_lab.data.own import TASKS, OwnData, recognise
+from cv_lab.data.own import OwnData
+from cv_lab.data.recognise import TASKS, recognise
 from cv_lab.files import write_csv, write_text
 from cv_lab.pictures import draw
 
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, help="a folder, or a file (CSV, npz)")
-    names = {task.removeprefix("task="): target for target, task in TASKS.items()}
+    names = {task.removeprefix("task="): target for target, task in TASKS.items() if target != "boxes"}
+    names["object_detection"] = "boxes"
     parser.add_argument("--task", choices=names, help="by default the first that the data serve")
     parser.add_argument("--out", type=Path, default=Path("data_report"), help="folder of the page and tables")
     given = parser.parse_args(arguments)
@@ -185,7 +187,7 @@ def _sets(data: OwnData) -> dict[str, InMemoryImages]:
 
 def _target(root: Path) -> str:
     """The first target that the data serve, objects before masks painted from them."""
-    for target in ("label", "labels", "instances"):
+    for target in ("label", "labels", "instances", "boxes"):
         try:
             recognise(root, target)
             return target
