@@ -64,6 +64,7 @@ class Coco(MaskData):
             all.
         train_images: take so many of the training images at most, drawn by the seed; None for all.
         test_images: likewise of the test images.
+        parsed: jsons that have been parsed already, by their paths; each is taken out when it is used.
         options: see :class:`~cv_lab.data.masks.MaskData`.
     """
 
@@ -81,6 +82,7 @@ class Coco(MaskData):
         test_images: int | None = None,
         val_folder: str | None = None,
         val_json: str | None = None,
+        parsed: dict[Path, Record] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -97,6 +99,7 @@ class Coco(MaskData):
                 raise ValueError(f"data.{name}={limit} must be a whole number of at least 1, or null for all")
         self.limits: dict[Split, int | None] = {"train": train_images, "test": test_images}
         self.wanted = classes
+        self.parsed = parsed or {}
         self._read: dict[Split, tuple[CocoJson, Problems]] = {}
 
     def splits(self) -> tuple[Split, ...]:
@@ -129,30 +132,53 @@ class Coco(MaskData):
         """
         training, _ = self._json("train")
         coco, problems = self._json(split)
+        files = self._files(coco, split, problems)
         classes = choose_categories(training, self.wanted)
         known = [category["name"] for category in training.categories]
         numbers = class_numbers(coco, classes, known, problems)
-        ids = sorted(coco.images, key=by_id)
+        ids = list(files)
         limit = self.limits.get(split)
         if limit is not None and limit < len(ids):
             chosen = np.random.default_rng(self.seed).permutation(len(ids))[:limit]
             ids = [ids[i] for i in sorted(chosen)]
-        find = ImageFinder(self.sources[split][0])
-        files = [find(coco.images[id]["file_name"]) for id in ids]
         some = [
             (coco.images[id], [a for a in coco.annotations.get(id, ()) if a["category_id"] in numbers]) for id in ids
         ]
+        paths = [files[id] for id in ids]
         if self.target == "mask":
-            painted = _PaintedMasks(some, numbers, self.sources[split][1], classes, problems)
-            return self.decode(files, painted, (BACKGROUND, *classes), problems)
-        return self._instances(files, some, numbers, classes, problems)
+            painted = _PaintedMasks(some, numbers, self.annotation_files(split), classes, problems)
+            return self.decode(paths, painted, (BACKGROUND, *classes), problems)
+        return self._instances(paths, some, numbers, classes, problems)
+
+    def folder(self, split: Split) -> Path:
+        """The folder from which the images of a split are named."""
+        return self.sources[split][0]
+
+    def annotation_files(self, split: Split) -> list[Path]:
+        """The files that :meth:`read` reads."""
+        return [self.sources[split][1]]
+
+    def read(self, split: Split) -> tuple[CocoJson, Problems]:
+        """Return the images and objects of a split, and what cannot be used of them."""
+        path = self.sources[split][1]
+        problems = Problems(path)
+        return read_coco(path, problems, self.parsed.pop(path, None)), problems
 
     def _json(self, split: Split) -> tuple[CocoJson, Problems]:
         if split not in self._read:
-            path = self.sources[split][1]
-            problems = Problems(path)
-            self._read[split] = read_coco(path, problems), problems
+            self._read[split] = self.read(split)
         return self._read[split]
+
+    def _files(self, coco: CocoJson, split: Split, problems: Problems) -> dict[Any, Path]:
+        """The file of each image by its id, in order; objects of a file that is listed again go to the first."""
+        find = ImageFinder(self.folder(split))
+        first: dict[Path, Any] = {}
+        for id in sorted(coco.images, key=by_id):
+            path = find(coco.images[id]["file_name"])
+            if (one := first.setdefault(path, id)) != id:
+                problems.drop("images whose file is listed already, as which their objects count", f"{path}: {id}")
+                coco.annotations.setdefault(one, []).extend(coco.annotations.pop(id, ()))
+        return {id: path for path, id in first.items()}
 
     def _instances(
         self,
@@ -173,6 +199,7 @@ class Coco(MaskData):
                 kept.append(number)
             except Unusable as error:
                 problems.drop(error.kind, error.example)
+        self.note_copies(stored, kept, [0] * len(files), problems)
         self.settle(problems)
         if not kept:
             reasons = [f"{kind}: {listed(examples, count=2)}" for kind, examples in problems.dropped.items()]
@@ -203,21 +230,21 @@ class _PaintedMasks:
     Args:
         images: records, with their annotations of categories that are painted.
         numbers: class of each category by its id.
-        source: the json.
+        sources: files of the annotations.
         classes: that are painted.
-        problems: of the json, for a message.
+        problems: of the annotations, for a message.
     """
 
     def __init__(
         self,
         images: Sequence[tuple[Record, Sequence[Record]]],
         numbers: dict[Any, int],
-        source: Path,
+        sources: Sequence[Path],
         classes: Sequence[str],
         problems: Problems,
     ) -> None:
         self.images, self.numbers, self.problems = images, numbers, problems
-        self.key: dict[str, Any] = {"painted": identities([source]), "classes": list(classes), "painter": READER}
+        self.key: dict[str, Any] = {"painted": identities(sources), "classes": list(classes), "painter": READER}
 
     def read(self, number: int, image: Facts) -> tuple[Pixels, Facts]:
         record, annotations = self.images[number]
@@ -252,7 +279,7 @@ def _nothing(start: str, classes: Sequence[str], problems: Sequence[dict[str, An
     dropped = [f"{problem['count']} {problem['kind']}" for problem in problems if problem["what"] == "dropped"]
     return (
         f"{start} holds an object of {listed(classes, count=10)}{f' (dropped: {listed(dropped)})' if dropped else ''}. "
-        "Crowds (iscrowd: 1) do not count, and boxes without a mask only for task=instance_segmentation "
+        "Crowds (iscrowd: 1, or difficult) do not count, and boxes without a mask only for task=instance_segmentation "
         "model.masks=false, which detects boxes: take more images (data.train_images, data.test_images), other "
         "categories (data.classes), or export masks"
     )
@@ -262,7 +289,7 @@ def _frame(record: Record, image: Facts) -> tuple[int, int, int]:
     """Height and width of what an image's annotations are drawn on, and the orientation to be turned upright from.
 
     Raises:
-        Unusable: if the json gives another size than the file has.
+        Unusable: if the annotations give another size than the file has.
     """
     width, height = image["own"]
     if record["size"] in (None, (height, width)):
@@ -270,8 +297,8 @@ def _frame(record: Record, image: Facts) -> tuple[int, int, int]:
     if record["size"] == tuple(image["stored"][::-1]):  # drawn on the pixels as they are stored, before EXIF turns them
         return *record["size"], image["orientation"]
     raise Unusable(
-        "images of another size than the json says",
-        f"{image['name']}: {width} x {height}, the json says {record['size'][1]} x {record['size'][0]}",
+        "images of another size than their annotations say",
+        f"{image['name']}: {width} x {height}, not {record['size'][1]} x {record['size'][0]}",
     )
 
 
@@ -292,6 +319,7 @@ def _objects(
     own, shown = (image["own"][1], image["own"][0]), image["shown"]
     scale = (shown[1] / own[1], shown[0] / own[0])
     kept, boxes, areas, truth, masks = [], [], [], [], []
+    seen: set[tuple[Any, ...]] = set()  # objects, by class and pixels
     for annotation in annotations:
         try:
             if boxes_only and not annotation.get("segmentation"):
@@ -300,6 +328,10 @@ def _objects(
                 polygons, (drawn,) = None, rectangles(np.array([box]), (height, width))
             else:
                 polygons, drawn = mask_of(annotation, height, width, problems.drop)
+            same = (numbers[annotation["category_id"]], is_crowd(annotation), drawn["counts"])
+            if same in seen:
+                raise Unusable("objects that are listed twice", annotation["name"])
+            seen.add(same)
         except Unusable as error:
             problems.drop(error.kind, error.example)
             continue

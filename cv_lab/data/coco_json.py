@@ -6,7 +6,7 @@ known, by :func:`mask_of`, and only for images that are used.
 
 import json
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,26 +41,22 @@ class CocoJson:
     annotations: dict[Any, list[Record]]
 
 
-def read_coco(path: Path, problems: Problems) -> CocoJson:
-    """Return the content of `path`; what cannot be used is left out and added to `problems`.
+def read_coco(path: Path, problems: Problems, content: Record | None = None) -> CocoJson:
+    """Return what can be used of a json; the rest is added to `problems`.
+
+    Args:
+        path: of the json.
+        problems: of it.
+        content: of the file, where it has been parsed; it is changed.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not json of that format, or has no images or categories.
     """
-    content = _load(path)
-    images: dict[Any, Record] = {}
-    for image in _records(path, content, "images", ("id", "file_name"), problems):
-        if image["id"] in images:
-            problems.drop("images whose id another image has", f"{image['file_name']}: {image['id']}")
-        else:
-            size = _number(image.get("height")), _number(image.get("width"))
-            images[image["id"]] = {**image, "size": size if all(size) else None}
-    for name, count in Counter(str(image["file_name"]) for image in images.values()).items():
-        if count > 1:
-            problems.note("files are listed as several images", name)
+    content = _load(path) if content is None else content
+    images = _images(path, content, problems)
     categories = [
-        {**category, "name": str(category["name"])}
+        {**category, "name": str(category["name"]).strip()}
         for category in _records(path, content, "categories", ("id", "name"), problems)
     ]
     known = {category["id"] for category in categories}
@@ -76,7 +72,40 @@ def read_coco(path: Path, problems: Problems) -> CocoJson:
             annotations[annotation["image_id"]].append(annotation)
     if not images or not categories:
         raise ValueError(f"{path} is empty: it lists {len(images)} images and {len(categories)} categories")
+    used = {annotation["category_id"] for some in annotations.values() for annotation in some}
+    for category in _placeholders(categories, used):
+        problems.note("categories are placeholders of no object, and are no classes", category["name"])
+        categories.remove(category)
     return CocoJson(images, categories, annotations)
+
+
+def _images(path: Path, content: Record, problems: Problems) -> dict[Any, Record]:
+    """The images by their ids; those of one id are left out if their files differ, for whose objects would be whose?"""
+    images: dict[Any, Record] = {}
+    shared: set[Any] = set()
+    for image in _records(path, content, "images", ("id", "file_name"), problems):
+        id, size = image["id"], (number_of(image.get("height")), number_of(image.get("width")))
+        if id not in images:
+            images[id] = {**image, "size": size if all(size) else None}
+        elif images[id]["file_name"] == image["file_name"]:
+            problems.drop("images that are listed twice", f"{image['file_name']}: {id}")
+        else:
+            problems.drop("images whose id another image has", f"{image['file_name']}: {id}")
+            shared.add(id)
+    for id in shared:
+        problems.drop("images whose id another image has", f"{images[id]['file_name']}: {id}")
+        del images[id]
+    return images
+
+
+def _placeholders(categories: Sequence[Record], used: set[Any]) -> list[Record]:
+    """Categories that Roboflow adds: without objects, of the supercategory "none", and the supercategory of others."""
+    above = {category.get("supercategory") for category in categories}
+    return [
+        category
+        for category in categories
+        if category["id"] not in used and category.get("supercategory") == "none" and category["name"] in above
+    ]
 
 
 def mask_of(annotation: Record, height: int, width: int, drop: Drop) -> tuple[list[Polygon] | None, RunLengths]:
@@ -157,12 +186,12 @@ def box_alone(annotation: Record, height: int, width: int) -> list[float]:
 
 def area_of(annotation: Record, mask: RunLengths) -> float:
     """The area that an annotation gives, or that of its mask."""
-    area = _number(annotation.get("area"))
+    area = number_of(annotation.get("area"))
     return float(rle.area(mask)) if area is None else area
 
 
 def is_crowd(annotation: Record) -> bool:
-    return bool(_number(annotation.get("iscrowd")) or 0)
+    return bool(number_of(annotation.get("iscrowd")) or 0)
 
 
 class ImageFinder:
@@ -269,12 +298,12 @@ def _id(value: Any) -> Any:
     """An id as a number, if it is one: tools write 1, 1.0 and "1" for the same."""
     if type(value) is int:
         return value
-    number = _number(value)
+    number = number_of(value)
     return int(number) if number is not None and number == int(number) else str(value)
 
 
-def _number(value: Any) -> Any:
-    """A finite number, or None."""
+def number_of(value: Any) -> Any:
+    """A finite number, whole if it can be, or None."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -83,7 +83,7 @@ class ImageFolder(PhotoData):
         return found
 
     def _beside(self, folder: Path) -> list[Path]:
-        return image_files(folder, Problems(folder), deep=False)
+        return image_files(folder, deep=False)
 
 
 def class_sets(root: Path) -> dict[Split, Path]:
@@ -95,7 +95,7 @@ def class_sets(root: Path) -> dict[Split, Path]:
     if "train" in found:
         others = [path for path in subfolders(root) if path not in found.values()]
         # Images right in ``train``, beside folders of other names: it is a class of vehicles.
-        if others and not subfolders(found["train"]) and image_files(found["train"], Problems(root)):
+        if others and not subfolders(found["train"]) and image_files(found["train"]):
             return {"train": root}
         return found
     return {"train": root} if not found and root.is_dir() and subfolders(root) else {}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cv_lab.data.augment import Batch
 from cv_lab.data.in_memory import InMemoryImages, Pixels
+from cv_lab.data.layout import natural
 from cv_lab.labels import ClassCounts
 
 RunLengths = dict[str, Any]  # "size", height and width, and "counts", bytes, as pycocotools has them
@@ -108,9 +109,9 @@ class InstanceImages(InMemoryImages):
         return ClassCounts(each.sum(0), ((each > 0) * each.sum(1, keepdims=True)).sum(0))
 
 
-def by_id(id: int | str) -> tuple[bool, int | str]:
-    """The key that sorts images as pycocotools does: numbers by their value, and before names."""
-    return isinstance(id, str), id
+def by_id(id: int | str) -> tuple[bool, Any]:
+    """The key that sorts ids: numbers by their value, as pycocotools does, and before names in natural order."""
+    return isinstance(id, str), natural(id) if isinstance(id, str) else id
 
 
 def rectangles(boxes: NDArray[np.floating], size: tuple[int, int]) -> list[RunLengths]:

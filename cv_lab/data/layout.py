@@ -61,7 +61,7 @@ def contents(*paths: Path) -> str:
     """
     digest = hashlib.sha256()
     for number, path in enumerate(paths):
-        for name in sorted(_files_below(path)):
+        for name in sorted(files_below(path)):
             file = path / name
             digest.update(f"{number} {name} ".encode(errors="surrogateescape"))
             try:
@@ -77,8 +77,8 @@ def contents(*paths: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _files_below(path: Path) -> Iterator[str]:
-    """The files in a folder and its folders without hidden ones, relative to it; "" for a file itself."""
+def files_below(path: Path) -> Iterator[str]:
+    """The names of files in a folder and its folders without hidden ones, relative to it; "" for a file itself."""
     if not path.is_dir():
         yield ""
         return
@@ -97,10 +97,10 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
         seen.add(real)
 
 
-def image_files(folder: Path, problems: Problems, deep: bool = True) -> list[Path]:
+def image_files(folder: Path, problems: Problems | None = None, deep: bool = True) -> list[Path]:
     """The image files in `folder` and, if `deep`, in its folders, links included, in natural order.
 
-    Files of other kinds are added to `problems`; hidden ones are not looked at.
+    Files of other kinds are added to `problems`, unless that is None; hidden ones are not looked at.
     """
     found: list[Path] = []
     for place, names in _walk(folder) if deep else [(str(folder), _file_names(folder))]:
@@ -108,7 +108,7 @@ def image_files(folder: Path, problems: Problems, deep: bool = True) -> list[Pat
             path = Path(place) / name
             if path.suffix.lower() in suffixes():
                 found.append(path)
-            elif not name.startswith("_"):  # as Roboflow calls its tables and annotations among the images
+            elif problems is not None and not name.startswith("_"):  # as Roboflow's tables among images are called
                 problems.drop("files that are not images of a known format", str(path))
     return sorted(found, key=lambda path: natural(str(path.relative_to(folder))))
 

@@ -1,8 +1,9 @@
 """Masks in image files: one number or one colour a pixel."""
 
+import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class MaskFiles:
     ) -> None:
         self.files = files
         self.values = (
-            None if values is None else {_whole(value): _number(name, classes) for value, name in values.items()}
+            None if values is None else {whole(value): _number(name, classes) for value, name in values.items()}
         )
         self.colours = None if colours is None else _colours(colours, classes)
         told = [None if some is None else sorted(some.items()) for some in (self.values, self.colours)]
@@ -92,14 +93,8 @@ class MaskFiles:
         path = self.files[number]
         if not os.path.isfile(path):
             raise Unusable("missing masks", f"there is no mask {path}")
-        try:
-            with Image.open(path) as mask:
-                turned = upright(mask, mask.getexif().get(ORIENTATION, 1)) if mask.format != "TIFF" else mask
-                labels, facts = self._labels(turned, path)
-        except Unusable:
-            raise
-        except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
-            raise Unusable("damaged masks", f"{path} cannot be decoded: {error}") from error
+        with opened_mask(path) as mask:
+            labels, facts = self._labels(mask, path)
         size = [labels.shape[1], labels.shape[0]]
         if size != image["own"] and size == image["stored"]:
             labels = np.asarray(upright(Image.fromarray(labels), image["orientation"]))
@@ -115,20 +110,10 @@ class MaskFiles:
         if self.colours is not None:
             return _by_table(np.asarray(mask.convert("RGB")).astype(np.int64) @ (65536, 256, 1), self.colours)
         facts: Facts = {}
-        if mask.mode not in BY_NUMBER:
-            bands = np.asarray(mask.convert("RGB"))
-            if mask.mode not in ("LA", "RGB", "RGBA") or (bands != bands[:, :, :1]).any():
-                raise Unusable(
-                    "masks in colours",
-                    f"{path} is saved as {mask.mode}: a mask holds one number a pixel, the class, in a grey or palette "
-                    "image; for colours, give data.colours={road: [128,64,128], ...}",
-                )
-            numbers = bands[:, :, 0]
-        else:
-            numbers = np.asarray(mask)
-            if mask.mode == "P":
-                palette = np.reshape(mask.getpalette("RGB") or [], (-1, 3)).tolist()
-                facts["palette"] = {int(k): palette[k] for k in np.unique(numbers) if k < len(palette)}
+        numbers = pixel_numbers(mask, path)
+        if mask.mode == "P":
+            palette = np.reshape(mask.getpalette("RGB") or [], (-1, 3)).tolist()
+            facts["palette"] = {int(k): palette[k] for k in np.unique(numbers) if k < len(palette)}
         labels, told = _by_table(numbers.astype(np.int64), self.values)
         return labels, {**facts, **told}
 
@@ -174,6 +159,40 @@ class MaskFiles:
         )
 
 
+@contextlib.contextmanager
+def opened_mask(path: Path) -> Iterator[Image.Image]:
+    """Open a mask, turned upright if it has EXIF's orientation itself.
+
+    Raises:
+        Unusable: if it cannot be decoded, here or in the block that uses it.
+    """
+    try:
+        with Image.open(path) as mask:
+            yield upright(mask, mask.getexif().get(ORIENTATION, 1)) if mask.format != "TIFF" else mask
+    except Unusable:
+        raise
+    except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
+        raise Unusable("damaged masks", f"{path} cannot be decoded: {error}") from error
+
+
+def pixel_numbers(mask: Image.Image, path: Path) -> NDArray[Any]:
+    """The number of each pixel, of an integer type, (H, W).
+
+    Raises:
+        Unusable: if pixels are colours.
+    """
+    if mask.mode in BY_NUMBER:
+        return np.asarray(mask)
+    bands = np.asarray(mask.convert("RGB"))
+    if mask.mode not in ("LA", "RGB", "RGBA") or (bands != bands[:, :, :1]).any():
+        raise Unusable(
+            "masks in colours",
+            f"{path} is saved as {mask.mode}: a mask holds one number a pixel, the class, in a grey or palette "
+            "image; for colours, give data.colours={road: [128,64,128], ...}",
+        )
+    return bands[:, :, 0]
+
+
 def _by_table(numbers: NDArray[np.int64], table: Mapping[int, int] | None) -> tuple[NDArray[np.uint8], Facts]:
     """Classes of `numbers`, with `IGNORE` for those of none, and the numbers that occur."""
     if numbers.min() >= 0 and numbers.max() < 65536:  # several times as fast as sorting them
@@ -188,11 +207,16 @@ def _by_table(numbers: NDArray[np.int64], table: Mapping[int, int] | None) -> tu
     return classes[places].reshape(numbers.shape), {"labels": found[:MOST_LABELS].tolist()}
 
 
-def _whole(value: Any) -> int:
+def whole(value: Any, option: str = "values") -> int:
+    """Return the number of a pixel that an option names.
+
+    Raises:
+        ValueError: if it is none.
+    """
     try:
         return int(value)
     except (ValueError, TypeError):
-        raise ValueError(f"data.values names {value!r}, but masks hold whole numbers: '{{0: background}}'") from None
+        raise ValueError(f"data.{option} names {value!r}, but masks hold whole numbers: '{{1: road}}'") from None
 
 
 def _number(name: str | None, classes: Sequence[str]) -> int:

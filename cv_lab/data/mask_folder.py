@@ -8,7 +8,7 @@ from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.layout import contents
 from cv_lab.data.mask_files import UNLABELLED, MaskFiles, Names, check_meaning, pixels_in
-from cv_lab.data.mask_pairs import listed_names, mask_sets, names_beside, pairs
+from cv_lab.data.mask_pairs import listed_names, mask_sets, names_beside, names_of, pairs
 from cv_lab.data.masks import MaskData, class_names
 from cv_lab.data.problems import EXAMPLES, Problems
 
@@ -114,9 +114,8 @@ def _of_names(
     found: Sequence[tuple[Path, Path]], images: Path, names: Sequence[str], problems: Problems
 ) -> list[tuple[Path, Path]]:
     """The pairs whose images a list names, with or without their suffixes."""
-    by_name = {str(image.relative_to(images).with_suffix("")): (image, mask) for image, mask in found}
-    by_name |= {str(image.relative_to(images)): (image, mask) for image, mask in found}
+    by_name, masks = names_of([image for image, _ in found], images), dict(found)
     for name in names:
         if name not in by_name:
             problems.drop("names of the list without an image", name)
-    return [by_name[name] for name in names if name in by_name]
+    return [(by_name[name], masks[by_name[name]]) for name in names if name in by_name]

@@ -12,15 +12,19 @@ from cv_lab.data.mask_files import UNLABELLED
 from cv_lab.data.problems import Problems
 
 # Names of folders in any case, with "-" or a space for "_".
-IMAGES = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "images_png", "original", "leftimg8bit")
+IMAGES = (
+    *("images", "image", "imgs", "img", "img_dir", "jpegimages", "pngimages", "images_png", "original", "leftimg8bit"),
+)
 MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "ann", "ann_dir", "gt", "gtfine", "masks_png"),
     *("ground_truth", "groundtruth", "segmentationclass", "segmentation", "segmentations"),
 )
+NUMBERED = ("pedmasks", "segmentationobject", "instances", "instance_masks", "instance_ids")  # of objects' numbers
 AFTER_SPLIT = {"images": ("", "_images", "_img", "images"), "masks": ("_masks", "_mask", "_labels", "_gt", "annot")}
 ENDINGS = ("", "_mask", "-mask", "_masks", "_label", "_labels", "_seg", "_gt", "_L", "_gtFine_labelIds")
+INSTANCE_ENDINGS = ("_gtFine_instanceIds", "_instanceIds", "_instances", "_instance", *ENDINGS)
 OF_IMAGES = "_leftImg8bit"  # which Cityscapes writes behind the names of images, where masks have theirs
-LISTS = "ImageSets/Segmentation"  # of names, in Pascal VOC and what CVAT exports like it
+LISTS = "ImageSets/Segmentation"  # of names, in Pascal VOC and what CVAT exports like it; "ImageSets/Main" for objects
 VOC_UNLABELLED = [224, 224, 192]  # the colour of 255 in the palette of Pascal VOC
 
 
@@ -38,16 +42,16 @@ class Names(NamedTuple):
     colours: Mapping[Any, Any] | None = None
 
 
-def mask_sets(root: Path) -> dict[Split, tuple[Path, Path]]:
+def mask_sets(root: Path, masks_in: Sequence[str] = MASKS) -> dict[Split, tuple[Path, Path]]:
     """The folder of images and the folder of masks of each set; the same one twice if masks lie beside images.
 
-    Empty if `root` has no such folders. A set without masks is left out.
+    Empty if `root` has no such folders. A set without masks is left out. `masks_in` are names of folders of masks.
     """
     if not root.is_dir():
         return {}
     splits = split_folders(root)
-    found = {split: both for split, folder in splits.items() if (both := _images_and_masks(folder))}
-    if not found and (both := _images_and_masks(root)):
+    found = {split: both for split, folder in splits.items() if (both := _images_and_masks(folder, masks_in))}
+    if not found and (both := _images_and_masks(root, masks_in)):
         images, masks = (split_folders(folder) for folder in both)
         found = {split: (images[split], masks[split]) for split in images if split in masks} or {"train": both}
     found = found or _named_after_splits(root)
@@ -56,10 +60,11 @@ def mask_sets(root: Path) -> dict[Split, tuple[Path, Path]]:
     }
 
 
-def pairs(images: Path, masks: Path, problems: Problems) -> list[tuple[Path, Path]]:
+def pairs(images: Path, masks: Path, problems: Problems, endings: Sequence[str] = ENDINGS) -> list[tuple[Path, Path]]:
     """Each image with its mask; one that does not exist is called ``NAME.png``.
 
-    Masks without an image, and images that share a mask, are added to `problems`.
+    Masks without an image, and images that share a mask, are added to `problems`. `endings` stand behind an image's
+    name in that of its mask.
     """
     files = image_files(masks, problems)
     by_name = {str(path.relative_to(masks).with_suffix("")): path for path in files}
@@ -68,7 +73,7 @@ def pairs(images: Path, masks: Path, problems: Problems) -> list[tuple[Path, Pat
     for image in image_files(images, problems) if images != masks else [file for file in files if file not in beside]:
         name = image.relative_to(images)
         stem = str(name.with_suffix("")).removesuffix(OF_IMAGES)
-        names = [str(name), *(stem + ending for ending in ENDINGS)]
+        names = [str(name), *(stem + ending for ending in endings)]
         own = next((by_name[some] for some in names if some in by_name and by_name[some] != image), None)
         found.append((image, own or masks / f"{stem}.png"))
     used = Counter(mask for _, mask in found)
@@ -80,9 +85,10 @@ def pairs(images: Path, masks: Path, problems: Problems) -> list[tuple[Path, Pat
     return found
 
 
-def listed_names(root: Path) -> dict[Split, list[str]]:
-    """The names of images in each set, one a line, of the lists that Pascal VOC has; empty without such lists."""
-    lists = {path.stem.lower(): path for path in (root / LISTS).glob("*.txt")} if (root / LISTS).is_dir() else {}
+def listed_names(root: Path, folder: str | None = LISTS) -> dict[Split, list[str]]:
+    """The names of images in each set, one a line, of the lists in `folder`; empty without such lists."""
+    where = root / folder if folder else None
+    lists = {path.stem.lower(): path for path in where.glob("*.txt")} if where and where.is_dir() else {}
     found = {split: lists[name] for split, names in SPLITS.items() for name in names if name in lists}
     if "train" not in found and (whole := lists.get("trainval") or lists.get("default")):
         found = {"train": whole, **{split: path for split, path in found.items() if split == "test"}}
@@ -144,17 +150,32 @@ _READERS = {
 }
 
 
-def _images_and_masks(folder: Path) -> tuple[Path, Path] | None:
+def images_folder(root: Path) -> Path | None:
+    """The folder in `root` that is called like one of images."""
+    named = _named(root)
+    return next((named[name] for name in IMAGES if name in named), None)
+
+
+def names_of(files: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """Files by their names in `folder`, as lists have them, with and without suffixes."""
+    names = [path.relative_to(folder) for path in files]
+    return dict(zip(map(str, [*(name.with_suffix("") for name in names), *names]), [*files, *files], strict=True))
+
+
+def _named(folder: Path) -> dict[str, Path]:
+    return {path.name.lower().replace("-", "_").replace(" ", "_"): path for path in subfolders(folder)}
+
+
+def _images_and_masks(folder: Path, masks_in: Sequence[str]) -> tuple[Path, Path] | None:
     """The two folders in `folder`, if the second holds images."""
-    named = {path.name.lower().replace("-", "_").replace(" ", "_"): path for path in subfolders(folder)}
-    images = next((named[name] for name in IMAGES if name in named), None)
-    masks = next((named[name] for name in MASKS if name in named and _holds_images(named[name])), None)
+    named, images = _named(folder), images_folder(folder)
+    masks = next((named[name] for name in masks_in if name in named and _holds_images(named[name])), None)
     return (images, masks) if images is not None and masks is not None else None
 
 
 def _named_after_splits(root: Path) -> dict[Split, tuple[Path, Path]]:
     """Folders such as ``train`` and ``train_masks``, or ``trainannot``."""
-    named = {path.name.lower().replace("-", "_"): path for path in subfolders(root)}
+    named = _named(root)
     found: dict[Split, tuple[Path, Path]] = {}
     for split, names in SPLITS.items():
         some: dict[str, Any] = {
@@ -168,7 +189,7 @@ def _named_after_splits(root: Path) -> dict[Split, tuple[Path, Path]]:
 
 def _masks_beside(folder: Path) -> set[Path]:
     """The files in `folder` that are called like another image and an ending of masks."""
-    files = image_files(folder, Problems(folder), deep=False)
+    files = image_files(folder, deep=False)
     stems = {path.stem for path in files}
     return {
         path
@@ -178,4 +199,4 @@ def _masks_beside(folder: Path) -> set[Path]:
 
 
 def _holds_images(folder: Path) -> bool:
-    return bool(image_files(folder, Problems(folder)))
+    return bool(image_files(folder))

@@ -1,5 +1,6 @@
 """Boxes and polygons in text files, as YOLO's tools write them."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,17 +10,20 @@ from typing import Any
 import yaml
 
 from cv_lab.data.base import Split
-from cv_lab.data.coco import Coco
-from cv_lab.data.coco_json import CocoJson, Record
-from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.layout import image_files, split_folders
+from cv_lab.data.coco_json import Record
+from cv_lab.data.layout import SPLITS, image_files, split_folders
+from cv_lab.data.mask_pairs import IMAGES, images_folder
+from cv_lab.data.object_files import ObjectFiles
 from cv_lab.data.pixels import opened
 from cv_lab.data.problems import Problems
 
+LABELS = "labels"  # the folder of labels
+CLASSES = ("classes.txt", "labels/classes.txt", "obj.names", "_darknet.labels")  # with a name in each line
+PEEK = 100  # images whose labels say of what kind all are
 SLACK = 0.01  # by how much coordinates may lie beyond 0 and 1, by rounding; they are clipped
 
 
-class Yolo(Coco):
+class Yolo(ObjectFiles):
     """Images with labels: ``data.yaml`` names classes and splits, ``labels/NAME.txt`` has a line for each object.
 
     A line is the number of a class and a box (centre, width, height) or a polygon, in shares of the image's sides. The
@@ -29,23 +33,15 @@ class Yolo(Coco):
     Args:
         root: folder of ``data.yaml``, of another single yaml, or of ``images``.
         names: of the classes 0, 1, 2, ..., where no yaml gives them.
-        classes: see :class:`~cv_lab.data.coco.Coco`; likewise `train_images` and `test_images`.
-        options: see :class:`~cv_lab.data.masks.MaskData`.
+        options: see :class:`~cv_lab.data.object_files.ObjectFiles`.
     """
 
-    targets = ("instances", "boxes")
+    suffix = ".txt"
+    empty_without_file = True
 
-    def __init__(
-        self,
-        root: str,
-        names: Sequence[str] | None = None,
-        classes: Sequence[str] | str | int | None = None,
-        train_images: int | None = None,
-        test_images: int | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(root, root, None, None, classes, train_images, test_images, **options)
-        self.root, self.given = Path(root).expanduser(), names
+    def __init__(self, root: str, names: Sequence[str] | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.given = names
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -55,12 +51,9 @@ class Yolo(Coco):
     def names(self) -> dict[int, str]:
         return _names(self.content, self.given, self.root)
 
-    def splits(self) -> tuple[Split, ...]:
-        return tuple(self.folders)
-
-    def load(self, split: Split) -> InMemoryImages:
-        self.sources = dict.fromkeys(self.folders, (self.root, self.root))
-        return super().load(split)
+    @cached_property
+    def images(self) -> dict[Split, list[Path]]:
+        return {split: _images(places) for split, places in self.folders.items()}
 
     @cached_property
     def folders(self) -> dict[Split, list[Path]]:
@@ -75,9 +68,11 @@ class Yolo(Coco):
             if folders and folders not in found.values():  # often the training set is named for all
                 found[split] = folders
         if "train" not in found:
-            images = self.root / "images"
-            apart = split_folders(images) or split_folders(self.root)
-            found = {split: [path] for split, path in (apart or {"train": images}).items()}
+            images = images_folder(base) or base
+            lists: dict[Split, Path] = {s: base / f"{name}.txt" for s, names in SPLITS.items() for name in names[::-1]}
+            apart = split_folders(images) or split_folders(base)
+            apart = apart or {split: path for split, path in lists.items() if path.is_file()}
+            found = {split: [apart[split]] for split in apart} if "train" in apart else {"train": [images]}
         if missing := [path for path in found.get("train", [self.root]) if not path.exists()]:
             raise FileNotFoundError(
                 f"there is no {missing[0]}, where the training images should be: data.root={self.root} is the folder "
@@ -85,31 +80,37 @@ class Yolo(Coco):
             )
         return {split: paths for split, paths in found.items() if all(path.exists() for path in paths)}
 
-    def _json(self, split: Split) -> tuple[CocoJson, Problems]:
-        if split not in self._read:
-            problems = Problems(self.folders[split][0])
-            images: dict[Any, Record] = {}
-            annotations: dict[Any, list[Record]] = {}
-            for path in _images(self.folders[split], problems):
-                name = str(path)
-                labels = _labels_of(path)
-                if not labels.is_file():
-                    problems.note("images have no file of labels, and count as images without objects", name)
-                images[name] = {"id": name, "file_name": name, "size": None}
-                annotations[name] = self._annotations(path, labels, problems) if labels.is_file() else []
-            categories = [{"id": number, "name": name} for number, name in self.names.items()]
-            self._read[split] = CocoJson(images, categories, annotations), problems
-        return self._read[split]
+    def categories(self, names: set[Any]) -> list[Record]:
+        return [{"id": number, "name": name} for number, name in self.names.items()]
 
-    def _annotations(self, image: Path, labels: Path, problems: Problems) -> list[Record]:
+    def file_of(self, image: Path) -> Path | None:
+        """The file with ``labels`` in place of the last folder of images in its path, or beside the image."""
+        names = [image.with_suffix(".txt")]
+        for k in (k for k, part in enumerate(image.parts[:-1]) if part.lower() in IMAGES):
+            names.insert(0, Path(*image.parts[:k], LABELS, *image.parts[k + 1 :]).with_suffix(".txt"))
+        return next((name for name in names if name.is_file()), None)
+
+    def all_files(self) -> list[Path]:
+        return [path for path in super().all_files() if LABELS in path.parts and path.name != CLASSES[0]]
+
+    def sizes(self) -> set[int]:
+        """How many numbers the lines of the first images' labels have: 5 for a box, more for a polygon."""
+        files = [file for image in self.images["train"][:PEEK] if (file := self.file_of(image))]
+        found = set()
+        for line in (line for file in files for line in _text(file).splitlines()):
+            with contextlib.suppress(ValueError):
+                found.add(len(_numbers(line)))
+        return found
+
+    def objects_in(self, file: Path, image: Path, problems: Problems) -> tuple[Any, list[Record]]:
         try:
             with opened(image) as photo:
                 size = photo.size
         except (FileNotFoundError, ValueError):
-            return []  # the image is dropped and counted when it is decoded
+            return None, []  # the image is dropped and counted when it is decoded
         found: list[Record] = []
-        for number, line in enumerate(_text(labels).splitlines(), start=1):
-            name = f"{labels}:{number}"
+        for number, line in enumerate(_text(file).splitlines(), start=1):
+            name = f"{file}:{number}"
             if not line.strip():
                 continue
             try:
@@ -128,12 +129,8 @@ class Yolo(Coco):
                 problems.drop("objects whose coordinates are not shares of the image, 0 to 1", name)
             else:
                 shape = _shape([min(max(value, 0.0), 1.0) for value in values], *size)
-                one = {"name": name, "category_id": int(kind), **shape}
-                if any({**one, "name": ""} == {**other, "name": ""} for other in found):
-                    problems.drop("objects that are listed twice", name)
-                else:
-                    found.append(one)
-        return found
+                found.append({"name": name, "category_id": int(kind), **shape})
+        return None, found
 
 
 def _shape(values: Sequence[float], width: int, height: int) -> Record:
@@ -181,10 +178,14 @@ def _yaml(root: Path) -> dict[str, Any]:
 
 def _names(content: dict[str, Any], given: Sequence[str] | None, root: Path) -> dict[int, str]:
     names = given if given is not None else content.get("names")
-    if names is None and (root / "classes.txt").is_file():
-        names = [line.strip() for line in _text(root / "classes.txt").splitlines() if line.strip()]
+    for path in (root / name for name in CLASSES):
+        if names is None and path.is_file():
+            names = [line.strip() for line in _text(path).splitlines() if line.strip()]
     if names is None or isinstance(names, str) or not len(names):
-        raise ValueError(f"nothing in {root} names the classes: give names in data.yaml, or data.names=[cat,dog]")
+        raise ValueError(
+            f"nothing in {root} names the classes: write classes.txt with a name in each line, or give names in "
+            "data.yaml, or data=yolo data.names=[cat,dog]"
+        )
     pairs = names.items() if isinstance(names, dict) else enumerate(names)
     return {int(number): str(name) for number, name in pairs}
 
@@ -197,23 +198,20 @@ def _place(base: Path, path: Any, given: str) -> Path:
     return next((one for one in candidates if one.exists()), candidates[0])
 
 
-def _images(places: Sequence[Path], problems: Problems) -> list[Path]:
+def _images(places: Sequence[Path]) -> list[Path]:
     """The images of folders, and those that text files list."""
     found: list[Path] = []
     for place in places:
         if place.is_file():
             lines = [line.strip() for line in _text(place).splitlines() if line.strip()]
-            found += [place.parent / line for line in lines]
+            found += [_listed(place.parent, line.replace("\\", "/")) for line in lines]
         else:
-            found += image_files(place, Problems(place))  # labels may stand among the images
+            found += image_files(place)
     return list(dict.fromkeys(found))
 
 
-def _labels_of(image: Path) -> Path:
-    parts = list(image.parts)
-    if "images" in parts:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        other = Path(*parts[:last], "labels", *parts[last + 1 :]).with_suffix(".txt")
-        if other.is_file() or not image.with_suffix(".txt").is_file():
-            return other
-    return image.with_suffix(".txt")
+def _listed(folder: Path, name: str) -> Path:
+    """The file of a line, whose path may begin in another folder."""
+    parts = Path(name).parts
+    candidates = [folder / name, *(folder / Path(*parts[k:]) for k in range(1, len(parts)))]
+    return next((path for path in candidates if path.is_file()), candidates[0])

@@ -24,9 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 from cv_lab.config import CONF, register_config, split_override
 from cv_lab.data.alike import most_alike, thumbnails
 from cv_lab.data.instances import InstanceImages
-from cv_lab.data.own import TASKS, OwnData, target_of
 from cv_lab.data.photos import PhotoData
 from cv_lab.data.problems import EXAMPLES, listed
+from cv_lab.data.recognise import TASKS, target_of
 from cv_lab.files import write_csv
 from cv_lab.tasks.base import Task
 from cv_lab.trial.look_page import Findings, areas_of, file_of, read_by, sets_of, write_page
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, metavar="PATH", help="a folder, or a file (CSV, npz)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="task=NAME, data=NAME, data.KEY=VALUE")
-    names = {task.removeprefix("task="): target for target, task in TASKS.items()}
+    names = {task.removeprefix("task="): target for target, task in TASKS.items() if target != "boxes"}
+    names["object_detection"] = "boxes"
     parser.add_argument("--task", choices=names, help="by default the first that the data serve")
     parser.add_argument("--out", type=Path, default=Path("data_report"), help="folder of the page and tables")
     given = parser.parse_intermixed_args(arguments)
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if (given.out / "index.html").exists() and not (given.out / "dropped.csv").exists():
             raise ValueError(f"{given.out} holds an index.html of something else: give another folder with --out")
-        data = build_data(given.path.expanduser(), given.overrides, given.task)
+        data = build_data(given.path.expanduser(), given.overrides, names.get(given.task))
         data.setup()
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {error}")
@@ -76,15 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"page and tables: {given.out / 'index.html'}")
 
 
-def build_data(root: Path, overrides: Sequence[str], task: str | None = None) -> PhotoData:
+def build_data(root: Path, overrides: Sequence[str], target: str | None = None) -> PhotoData:
     """The data set at `root` that `overrides` of the config describe, not set up.
+
+    Args:
+        root: a folder or a file.
+        overrides: of the config; without a task, that of `target` is chosen.
+        target: see :class:`~cv_lab.data.base.ImageData`; the first that the data serve by default.
 
     Raises:
         FileNotFoundError: if there is nothing at `root`.
         ValueError: if no layout is recognised, or the data set is not one of files.
     """
     keys = {split_override(override)[0] for override in overrides}
-    chosen = [] if "task" in keys else [f"task={task}" if task else TASKS[target_of(root)]]
+    chosen = [] if "task" in keys else TASKS[target or target_of(root)].split()
     chosen += [] if "data" in keys else ["data=own"]
     register_config()
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -116,7 +116,8 @@ def test_splits_without_an_object_are_refused(tmp_path: Path, annotations: list[
 
 
 def test_an_image_may_hold_hundreds_of_objects(tmp_path: Path) -> None:
-    many = [annotation(i) for i in range(1, 301)]
+    squares = [[[x, y, x + 20, y, x + 20, y + 20, x, y + 20]] for x in range(30) for y in range(10)]
+    many = [annotation(i, segmentation=square, bbox=None) for i, square in enumerate(squares)]
     del many[0]["area"]
     (first, *_) = write(tmp_path, many).load("train").objects
     assert first.areas.tolist() == [400] * 300
@@ -161,8 +162,12 @@ def test_bad_images_are_dropped_with_a_count_or_refused(tmp_path: Path, caplog: 
     Image.new("RGB", (10, 10)).save(tmp_path / "images/4.png")
     with caplog.at_level(logging.WARNING):
         assert [o.id for o in data.load("train").objects] == [1]
-    for told in ("1 missing image files (", "1 damaged image files (", "1 images of another size than the json says ("):
-        assert told in caplog.text
+    for told in (
+        "missing image files (",
+        "damaged image files (",
+        "images of another size than their annotations say (",
+    ):
+        assert f"1 {told}" in caplog.text
     data.strict = True
     with pytest.raises(ValueError, match=r"2\.png"):
         data.load("train")
@@ -258,6 +263,60 @@ def test_categories_of_one_name_are_one_class(tmp_path: Path, caplog: pytest.Log
     assert "1 categories have the name of another" in caplog.text
 
 
+def test_what_is_listed_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The image 1 stands in the json as 1 (twice) and 4, its objects with both, one as run lengths."""
+    square = np.zeros((60, 80), np.uint8, order="F")
+    square[20:40, 10:30] = 1
+    again = {**rle.encode(square), "size": [60, 80]}
+    again["counts"] = again["counts"].decode()
+    records = [{"id": k, "file_name": f"{k}.png", "height": 60, "width": 80} for k in (1, 1, 2, 3)]
+    records.append({"id": 4, "file_name": "./1.png"})
+    some = [annotation(1), annotation(2, segmentation=again), annotation(3, image=4), annotation(4, category=3)]
+    some.append(annotation(5, image=4, segmentation=[[1, 1, 9, 1, 9, 9]]))
+    images = write(tmp_path, some, content={"images": records}).load("train")
+    assert [o.id for o in images.objects] == [1, 2, 3]
+    assert images.objects[0].classes.tolist() == [1, 0, 1]  # a cat, a bird in the same place, and another cat
+    for told in (
+        "1 images that are listed twice (1.png: 1)",
+        "1 images whose file is listed already, as which their objects count",
+        "2 objects that are listed twice (annotation 2, annotation 3)",
+    ):
+        assert told in caplog.text
+
+
+def test_boxes_that_are_listed_twice_count_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    some = [annotation(n, segmentation=None, bbox=[10, 20, 30 + n // 3, 20]) for n in (1, 2, 3)]
+    images = write(tmp_path, some, target="boxes").load("train")
+    assert images.objects[0].boxes.tolist() == [[10, 20, 30, 20], [10, 20, 31, 20]]
+    assert "1 objects that are listed twice (annotation 2)" in caplog.text
+
+
+def test_two_files_of_one_id_are_dropped_since_their_objects_cannot_be_told_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [{"id": min(k, 2), "file_name": f"{k}.png"} for k in (1, 2, 3)]
+    images = write(tmp_path, [annotation(1), annotation(2, image=2)], content={"images": records}).load("train")
+    assert [o.id for o in images.objects] == [1]
+    assert "2 images whose id another image has (3.png: 2, 2.png: 2)" in caplog.text
+    assert "1 annotations of unknown images (annotation 2: image 2)" in caplog.text
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_the_placeholder_of_roboflow_is_no_class(tmp_path: Path, used: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Its exports begin with a category of the project's name, which no object has."""
+    categories = [
+        {"id": 0, "name": "cat", "supercategory": "none"},
+        {"id": 7, "name": "cat ", "supercategory": "cat"},
+        {"id": 3, "name": "bird", "supercategory": "cat"},
+    ]
+    some = [annotation(1), *([annotation(2, category=0, segmentation=[[1, 1, 9, 1, 9, 9]])] if used else [])]
+    images = write(tmp_path, some, content={"categories": categories}).load("train")
+    assert images.classes == (("cat", "bird") if used else ("bird", "cat"))
+    assert images.class_counts().counts.sum() == len(some)
+    assert ("1 categories are placeholders of no object" in caplog.text) != used
+    assert ("1 categories have the name of another" in caplog.text) == used
+
+
 @pytest.mark.parametrize("target", ["instances", "mask"])
 @pytest.mark.parametrize(
     ("annotations", "reason"),
@@ -284,8 +343,8 @@ def test_another_size_than_the_json_says_is_dropped(
         content["images"][0] |= {"width": 40, "height": 30}
 
     assert len(edited(tmp_path, halve, target=target).load("test")) == 2
-    assert "1 images of another size than the json says" in caplog.text
-    assert "80 x 60, the json says 40 x 30" in caplog.text
+    assert "1 images of another size than their annotations say" in caplog.text
+    assert "80 x 60, not 40 x 30" in caplog.text
 
 
 @pytest.mark.parametrize("target", ["instances", "mask"])

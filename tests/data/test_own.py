@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cv_lab.data.own import OwnData, recognise
+from cv_lab.data.own import OwnData
+from cv_lab.data.recognise import recognise
 
 Build = Callable[[Path], None]
 COLOURS = {"background": (0, 0, 0), "road": (128, 64, 128), "car": (0, 0, 142)}
@@ -137,6 +138,63 @@ def cityscapes(root: Path) -> None:
     classes_txt(root)
 
 
+POLYGON, BOX = ".2 .2 .7 .2 .7 .8 .2 .8", ".5 .5 .4 .4"
+
+
+def yolo(*folders: tuple[str, str], shape: str = POLYGON, count: int = 10) -> Build:
+    """Folders of images, with those of their labels."""
+
+    def build(root: Path) -> None:
+        for images_in, labels_in in folders:
+            (root / labels_in).mkdir(parents=True, exist_ok=True)
+            for number, path in enumerate(images(root / images_in, count, ".jpg")):
+                (root / labels_in / f"{path.stem}.txt").write_text(f"{number % 2} {shape}")
+
+    return build
+
+
+def text(name: str, content: str) -> Build:
+    return lambda root: (root / name).write_text(content) and None
+
+
+def voc_xml(images_in: str, xml_in: str, count: int = 10) -> Build:
+    def build(root: Path) -> None:
+        (root / xml_in).mkdir(parents=True, exist_ok=True)
+        for number, path in enumerate(images(root / images_in, count, ".jpg")):
+            box = "<xmin>3</xmin><ymin>3</ymin><xmax>8</xmax><ymax>8</ymax>"
+            (root / xml_in / f"{path.stem}.xml").write_text(
+                "<annotation><size><width>12</width><height>10</height><depth>3</depth></size>"
+                f"<object><name>{TWO[number % 2]}</name><bndbox>{box}</bndbox></object></annotation>"
+            )
+
+    return build
+
+
+def main_lists(root: Path) -> None:
+    (root / "ImageSets/Main").mkdir(parents=True)
+    for split, numbers in (("train", range(6)), ("val", range(6, 8)), ("test", range(8, 10))):
+        (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(map(str, numbers)))
+        (root / f"ImageSets/Main/cat_{split}.txt").write_text("\n".join(f"{number}  1" for number in numbers))
+
+
+def labelme(folder: str, count: int = 10) -> Build:
+    def build(root: Path) -> None:
+        for number, path in enumerate(images(root / folder, count, ".jpg")):
+            shape = {"label": TWO[number % 2], "points": [[2, 2], [8, 8]], "shape_type": "rectangle"}
+            content = {"shapes": [shape], "imagePath": path.name, "imageHeight": 10, "imageWidth": 12}
+            path.with_suffix(".json").write_text(json.dumps(content))
+
+    return build
+
+
+def numbered(images_in: str, masks_in: str, ending: str = "_mask") -> Build:
+    def build(root: Path) -> None:
+        for path in images(root / images_in, 10):
+            mask(root / masks_in / f"{path.stem}{ending}.png")
+
+    return build
+
+
 def npz(labels: int) -> Build:
     def build(root: Path) -> None:
         arrays: dict[str, np.ndarray] = {}
@@ -235,6 +293,73 @@ LAYOUTS: dict[str, tuple[str, Build, tuple[str, ...], tuple[int, int, int], str]
         several(coco("train/_annotations.coco.json", "train"), coco("valid/_annotations.coco.json", "valid", 4)),
         *(TWO, (8, 4, 2), "14 images (train 10, val 4)"),
     ),
+    "COCO boxes": ("boxes", coco("annotations.json", "images"), TWO, (6, 2, 2), "COCO json, 10 images in one set"),
+    "YOLO": (
+        "instances",
+        several(
+            yolo(("images/train", "labels/train"), ("images/val", "labels/val")),
+            text("data.yaml", "path: .\ntrain: images/train\nval: images/val\nnames: {0: cat, 1: dog}"),
+        ),
+        *(TWO, (8, 10, 2), "YOLO's labels, 2 classes, 20 images (train 10, val 10): 15 % held out for the test"),
+    ),
+    "YOLO, lists": (
+        "boxes",
+        several(
+            yolo(("images", "labels"), shape=BOX),
+            text("train.txt", "".join(f"./images/{k}.jpg\n" for k in range(6))),
+            text("test.txt", "".join(f"data/images/{k}.jpg\n" for k in range(6, 10))),
+            text("data.yaml", "train: train.txt\ntest: test.txt\nnames: [cat, dog]"),
+        ),
+        *(TWO, (4, 2, 4), "YOLO's labels, 2 classes, 10 images (train 6, test 4): 15 % held out for validation"),
+    ),
+    "YOLO, Roboflow": (
+        "instances",
+        several(
+            yolo(("train/images", "train/labels"), ("valid/images", "valid/labels"), ("test/images", "test/labels")),
+            text("data.yaml", "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat, dog]"),
+        ),
+        *(TWO, (10, 10, 10), "30 images (train 10, val 10, test 10)"),
+    ),
+    "YOLO without a yaml": (
+        *("boxes", several(yolo(("images", "labels"), shape=BOX), text("classes.txt", "cat\ndog\n")), TWO, (6, 2, 2)),
+        "YOLO's labels, 2 classes, 10 images in one set: 15 % held out for validation and 15 % for the test",
+    ),
+    "YOLO, names among the labels": (
+        *("boxes", several(yolo(("images", "labels"), shape=BOX), text("labels/classes.txt", "cat\ndog")), TWO),
+        *((6, 2, 2), "10 images in one set"),
+    ),
+    "YOLO, CVAT": (
+        "boxes",
+        several(
+            yolo(("obj_train_data", "obj_train_data"), shape=BOX),
+            text("obj.names", "cat\ndog\n"),
+            text("train.txt", "".join(f"data/obj_train_data/{k}.jpg\n" for k in range(10))),
+        ),
+        *(TWO, (6, 2, 2), "YOLO's labels, 2 classes, 10 images in one set"),
+    ),
+    "YOLO painted": (
+        *("mask", several(yolo(("images", "labels")), text("classes.txt", "cat\ndog\n")), ("background", *TWO)),
+        *((7, 1, 2), "YOLO's labels"),
+    ),
+    "VOC xml": (
+        *("boxes", several(voc_xml("JPEGImages", "Annotations"), main_lists), TWO, (6, 2, 2)),
+        "XML files of Pascal VOC's form, 10 images (train 6, val 2, test 2)",
+    ),
+    "VOC xml, no lists": ("boxes", voc_xml("images", "annotations"), TWO, (6, 2, 2), "10 images in one set"),
+    "VOC xml, Roboflow": (
+        *("boxes", several(voc_xml("train", "train"), voc_xml("valid", "valid", 4)), TWO, (8, 4, 2)),
+        "XML files of Pascal VOC's form, 14 images (train 10, val 4): 15 % held out for the test",
+    ),
+    "labelme": ("instances", labelme("photos"), TWO, (6, 2, 2), "JSON files of labelme, 10 images in one set"),
+    "labelme, splits": (
+        *("instances", several(labelme("train"), labelme("test", 4)), TWO, (8, 2, 4)),
+        "14 images (train 10, test 4): 15 % held out for validation",
+    ),
+    "labelme painted": ("mask", labelme("photos"), ("background", *TWO), (7, 1, 2), "JSON files of labelme"),
+    "Penn-Fudan": (
+        *("instances", numbered("PNGImages", "PedMasks"), ("object",), (7, 1, 2)),
+        "masks that number objects, 10 images in one set: 15 % held out for validation and 15 % for the test",
+    ),
     "COCO painted": ("mask", coco("annotations.json", "images"), ("background", *TWO), (7, 1, 2), "COCO json"),
 }
 
@@ -244,7 +369,7 @@ def test_a_layout_is_recognised_described_and_read(name: str, tmp_path: Path, ca
     caplog.set_level("INFO")
     target, build, classes, counts, said = LAYOUTS[name]
     build(tmp_path)
-    size = None if name.startswith("npz") else (16, 16) if target in ("mask", "instances") else 8
+    size = None if name.startswith("npz") else (16, 16) if target in ("mask", "instances", "boxes") else 8
     data = OwnData(str(tmp_path), target=target, image_size=size, batch_size=2, val_fraction=0.15)
     data.setup()
     assert data.classes == classes
@@ -270,6 +395,10 @@ def test_a_layout_is_recognised_described_and_read(name: str, tmp_path: Path, ca
         ("label", lambda root: (images(root, 3), None)[1], "holds 3 files .png, in no layout known.*CLASS/"),
         ("label", folders("."), ""),
         ("label", lambda root: (images(root / "cats", 3), None)[1], "the folders cats, in no layout"),
+        ("instances", several(yolo(("images", "labels"), shape=BOX), text("classes.txt", "a\nb")), "model.masks=false"),
+        ("instances", voc_xml("JPEGImages", "Annotations"), "It would serve task=instance_segmentation model.masks=f"),
+        ("instances", masks_in(("images", "masks")), r"each number in a mask is an object.*data\.instances=NAME"),
+        ("boxes", yolo(("images", "labels"), shape=BOX), "nothing in .* names the classes: write classes.txt"),
         ("instances", lambda root: (root / "notes.txt").write_text("x") and None, "holds 1 files .txt"),
         ("label", several(table("a.csv", "photos/{},{}"), table("b.csv", "photos/{},{}")), "several tables of labels"),
         ("instances", several(coco("a.json", "images"), coco("b.json", "images")), "are both annotations of the train"),
@@ -324,3 +453,12 @@ def test_a_table_names_files_of_a_folder_below(tmp_path: Path) -> None:
         csv.writer(file).writerows([["image_id", "label"], *([f"{k}.png", "ab"[k % 2]] for k in range(4))])
     layout = recognise(tmp_path, "label")
     assert layout.options["root"] == str(tmp_path / "train_images")
+
+
+def test_a_coco_json_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coco("annotations.json", "images")(tmp_path)
+    parsed: list[Any] = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda content, **some: (parsed.append(content), loads(content, **some))[1])
+    OwnData(str(tmp_path), target="instances", image_size=(16, 16)).setup()
+    assert len([content for content in parsed if b"annotations" in content]) == 1

@@ -62,7 +62,7 @@ def test_what_cannot_be_used_is_dropped_and_counted(tmp_path: Path, caplog: pyte
         "1 objects whose coordinates are not shares",
         "1 lines that are neither a box nor a polygon",
         "1 boxes of no area",
-        "1 images have no file of labels",
+        "1 images have no file of objects",
     ):
         assert told in caplog.text
 
