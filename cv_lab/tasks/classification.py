@@ -15,6 +15,8 @@ from cv_lab.training.losses import full_precision
 from cv_lab.training.metrics import SplitMetrics, accuracy, f1
 from cv_lab.training.units import LOSS, SHARE
 
+TOP = 5  # classes that a prediction ranks
+
 
 class Classification(Task):
     """Train a network to name the one class of each image.
@@ -67,13 +69,14 @@ class Classification(Task):
     def write(
         self, photo: Photo, prediction: Tensor, folder: Path, name: str, score: float
     ) -> tuple[list[dict[str, Any]], str]:
-        """Write nothing but the row: the class and the probability of each."""
+        """Write nothing but the row: the most probable classes, and the probability of each class."""
         (probabilities,) = prediction.tolist()
-        best = max(range(len(self.classes)), key=probabilities.__getitem__)
-        row = {"image": str(photo.path), "predicted": self.classes[best]}
-        for name, probability in zip(self.classes, probabilities, strict=True):
-            row[f"class {name}" if name in ("image", "predicted") else name] = probability
-        return [row], f"{self.classes[best]} ({100 * probabilities[best]:.1f} %)"
+        ranked = sorted(zip(self.classes, probabilities, strict=True), key=lambda pair: -pair[1])
+        row: dict[str, Any] = {"image": str(photo.path), "predicted": ranked[0][0]}
+        for place, (label, probability) in enumerate(ranked[:TOP], start=1):
+            row |= {f"top_{place}": label, f"top_{place}_probability": probability}
+        row |= {f"probability/{label}": p for label, p in zip(self.classes, probabilities, strict=True)}
+        return [row], f"{ranked[0][0]} ({100 * ranked[0][1]:.1f} %)"
 
     def step(self, split: str, batch: Batch) -> Tensor:
         logits = self(batch["image"])
