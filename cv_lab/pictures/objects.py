@@ -92,7 +92,7 @@ def outline(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
     rings, left = [], set(sides)
     while left:
         start = side = next(iter(left))
-        ring = []
+        ring: list[tuple[int, int]] = []
         while not ring or side != start:
             x, y, direction = side
             ring.append((x, y))

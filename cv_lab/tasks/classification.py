@@ -11,7 +11,7 @@ from cv_lab.models.cut import heads_of
 from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.evidence import Arrays, ClassEvidence
-from cv_lab.training.losses import full_precision
+from cv_lab.training.losses import full_precision, log_of
 from cv_lab.training.metrics import SplitMetrics, accuracy, f1
 from cv_lab.training.units import LOSS, SHARE
 
@@ -65,6 +65,9 @@ class Classification(Task):
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities, float (N, K)."""
         return full_precision(self(images)).softmax(1)
+
+    def output_of(self, predictions: Tensor) -> Tensor:
+        return log_of(predictions)
 
     def write(
         self, photo: Photo, prediction: Tensor, folder: Path, name: str, score: float
