@@ -15,7 +15,7 @@ COMMANDS = {
     "data": ("cv_lab.trial.look", "show what a folder of your own holds, without training"),
     "predict": ("cv_lab.trial.predict", "apply a trained checkpoint to images"),
     "evaluate": ("cv_lab.trial.evaluate", "measure trained checkpoints on an annotated data set"),
-    "export": ("cv_lab.trial.export", "write a trained checkpoint as one file that runs with torch alone"),
+    "export": ("cv_lab.trial.export", "write a trained checkpoint as one file for torch or ONNX"),
     "download": ("cv_lab.data.download", "fetch data sets before they are needed"),
 }
 USAGE = "usage: cv-lab COMMAND [ARGUMENTS]"

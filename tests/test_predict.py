@@ -35,10 +35,10 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def run(study: Path, photo: Path) -> Path:
+def run(study: Path, photo: Path, *options: str) -> Path:
     (checkpoint,) = study.glob("*/checkpoints/best.ckpt")
     out = study / "out"
-    predict.main([str(checkpoint), str(photo.parent), "--out", str(out), "--score", "0"])
+    predict.main([str(checkpoint), str(photo.parent), "--out", str(out), "--score", "0", *options])
     return out
 
 
@@ -47,9 +47,14 @@ def test_a_classifier_gives_probabilities(train: Train, photo: Path, capsys: pyt
     (row,) = csv.DictReader((out / "predictions.csv").open())
     assert row.pop("image") == str(photo)
     predicted = row.pop("predicted")
-    probabilities = {name: float(value) for name, value in row.items()}
+    probabilities = {k.removeprefix("probability/"): float(v) for k, v in row.items() if k.startswith("probability/")}
+    assert len(probabilities) == 8
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
-    assert max(probabilities, key=probabilities.__getitem__) == predicted
+    ranked = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
+    assert [row[f"top_{place}"] for place in range(1, 6)] == ranked[:5]
+    assert [float(row[f"top_{place}_probability"]) for place in range(1, 6)] == [probabilities[k] for k in ranked[:5]]
+    assert predicted == ranked[0]
+    assert "top_6" not in row
     assert f"holiday.jpg: {predicted} (" in capsys.readouterr().out
 
 
@@ -62,7 +67,8 @@ def test_a_segmenter_gives_masks(train: Train, photo: Path) -> None:
 
 
 def test_mask_rcnn_gives_objects_at_the_images_own_size(train: Train, photo: Path) -> None:
-    out = run(train("task=instance_segmentation", *TINY, "data.image_size=64", "model.backbone.width=8", *PLAIN), photo)
+    tiny = (*TINY, "data.image_size=64", "model.backbone.width=8", *PLAIN)
+    out = run(train("task=instance_segmentation", *tiny), photo, "--yolo")
     found = json.loads((out / "detections.json").read_text())
     assert all(one["segmentation"]["size"] == [60, 100] for one in found)
     assert {one["image_id"] for one in found} <= {1}
@@ -71,6 +77,11 @@ def test_mask_rcnn_gives_objects_at_the_images_own_size(train: Train, photo: Pat
     truth.createIndex()
     assert not found or len(truth.loadRes(str(out / "detections.json")).getAnnIds()) == len(found)
     assert Image.open(out / "holiday.png").size == (480, 285)
+
+    lines = [line.split() for line in (out / "holiday.txt").read_text().splitlines()]
+    names = (out / "classes.txt").read_text().splitlines()
+    assert [names[int(number)] for number, *_ in lines] == [one["class"] for one in found]
+    assert all(0 <= float(value) <= 1 for _, *values in lines for value in values)
 
 
 @pytest.mark.parametrize(("images", "words"), [("nowhere.jpg", "there is no"), ("empty", "holds no images")])
@@ -122,6 +133,8 @@ def test_nothing_is_overwritten_silently(classifier: Path, tmp_path: Path) -> No
     (out / "predictions.csv").write_text("mine")
     with pytest.raises(SystemExit, match=r"predictions.csv exist already: give --force"):
         predict.main(arguments)
+    with pytest.raises(SystemExit, match="--yolo are for objects, but the checkpoint's Classification finds none"):
+        predict.main([*arguments, "--force", "--yolo"])
     assert (out / "predictions.csv").read_text() == "mine"
     predict.main([*arguments, "--force"])
     assert table_of(out) == [str(image)]
@@ -164,11 +177,13 @@ def test_classes_at_another_size() -> None:
     assert classes_at(probabilities, (5, 8)).tolist() == scaled.tolist()
 
 
-def test_a_class_may_be_called_like_a_column(tmp_path: Path) -> None:
+def test_few_classes_are_all_ranked_and_may_be_called_like_a_column(tmp_path: Path) -> None:
     task = SimpleNamespace(classes=("image", "cat"))
     photo = Photo(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3), np.uint8), (2, 2))
     rows, words = Classification.write(task, photo, torch.tensor([[0.25, 0.75]]), tmp_path, "a", 0.5)  # type: ignore[arg-type]
-    assert rows == [{"image": str(tmp_path / "a.png"), "predicted": "cat", "class image": 0.25, "cat": 0.75}]
+    ranks = {"top_1": "cat", "top_1_probability": 0.75, "top_2": "image", "top_2_probability": 0.25}
+    probabilities = {"probability/image": 0.25, "probability/cat": 0.75}
+    assert rows == [{"image": str(tmp_path / "a.png"), "predicted": "cat", **ranks, **probabilities}]
     assert words == "cat (75.0 %)"
 
 

@@ -44,7 +44,10 @@ class Preprocessing:
         # numbers at a time, and in place. Ten times as fast as (images - mean) / std on photographs.
         n, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1).view(n, height, width * channels)
-        torch.addcmul(shift.repeat(width), rows, scale.repeat(width), out=rows)
+        if torch.jit.is_tracing():  # which does not see that the images change with the rows
+            images = images * scale[:, None, None] + shift[:, None, None]
+        else:
+            torch.addcmul(shift.repeat(width), rows, scale.repeat(width), out=rows)
         if self.size is None or height != width or width == self.size:
             return images
         shrinks = min(images.shape[2:]) > self.size

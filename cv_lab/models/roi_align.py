@@ -8,7 +8,7 @@ from torchvision.ops.poolers import LevelMapper
 
 
 class MultiScaleRoIAlign(torchvision.ops.MultiScaleRoIAlign):
-    """Compute what its base computes; on a GPU, call its base.
+    """Compute what its base computes; on a GPU, and for ONNX, which has an operator of its own, call its base.
 
     A cell of a box is the mean of a few points, each interpolated from four pixels: a weighted sum of the features at
     some pixels, which an embedding bag computes. torchvision's CPU kernel accumulates gradients one value at a time.
@@ -31,7 +31,7 @@ class MultiScaleRoIAlign(torchvision.ops.MultiScaleRoIAlign):
             image_shapes: height and width of the images, which are all of one size.
         """
         maps = [x[name] for name in self.featmap_names]
-        if maps[0].is_cuda:
+        if maps[0].is_cuda or torch.jit.is_tracing():
             return super().forward(x, boxes, image_shapes)
         scales = [2.0 ** round(torch.tensor(value.shape[-1] / image_shapes[0][1]).log2().item()) for value in maps]
         finest, coarsest = (round(-torch.tensor(scale).log2().item()) for scale in (scales[0], scales[-1]))

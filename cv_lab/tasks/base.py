@@ -54,19 +54,22 @@ class Photo:
 
 @dataclass(frozen=True)
 class Exported:
-    """What :func:`torch.export.export` needs of a task.
+    """A task's network as exporters take it.
 
     Attributes:
-        module: maps uint8 images (N, 3, H, W) to what the task predicts for them.
-        example: two images, uint8 (2, 3, H, W).
-        inputs: name of each input.
+        module: maps uint8 images (N, 3, H, W) to what the task predicts for them: a tensor, or a tuple of tensors.
+        example: uint8 (N, 3, H, W) of two images; of one if the module takes no more.
         outputs: name of each output.
     """
 
     module: nn.Module
     example: Tensor
-    inputs: tuple[str, ...] = ("images",)
     outputs: tuple[str, ...] = ("probabilities",)
+
+    @property
+    def batches(self) -> bool:
+        """Whether the module takes any number of images; else it takes one."""
+        return len(self.example) > 1
 
 
 class Predictor(nn.Module):
@@ -82,7 +85,7 @@ class Predictor(nn.Module):
         self.preprocessing = task.preprocessing
         self.predict = task.predict
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         """uint8 (N, 3, H, W) to the task's predictions."""
         return self.predict(self.preprocessing(images))
 
@@ -220,6 +223,10 @@ class Task(LightningModule):
             f"{type(self).__name__} does not say what it predicts: implement predict(images), and write(...) for files"
         )
 
+    def output_of(self, predictions: Any) -> Any:
+        """The network's output for which :meth:`predict` gives `predictions`: for a file in the network's place."""
+        return predictions
+
     def open_photo(self, path: Path) -> Photo:
         """Read an image file at the size of the images that a loaded task was trained on.
 
@@ -249,6 +256,20 @@ class Task(LightningModule):
         frame[: shown.shape[0], : shown.shape[1]] = shown
         return Photo(path, frame, shown, (height, width))
 
+    def describe_fitted(self) -> dict[str, Any]:
+        """What :meth:`fitted` does, and what `preprocessing` does after it, as plain values."""
+        assert self.image_size is not None
+        assert self.preprocessing.mean is not None
+        return {
+            "pixels": "uint8 RGB, upright by EXIF",
+            "size": list(self.image_size),
+            "fit": self.fit,
+            "resampling": "bilinear, antialiased",
+            "place": "centre" if self.square_photos else "upper left",
+            "ground": [int(value) for value in ground_of(self.preprocessing.mean)],
+            "inside": self.preprocessing.describe(),
+        }
+
     def files(self, name: str) -> tuple[str, ...]:
         """The files that :meth:`write` writes for the image `name`, relative to its folder."""
         return ()
@@ -272,7 +293,7 @@ class Task(LightningModule):
         raise NotImplementedError(f"{type(self).__name__} does not say how to write predictions: implement write(...)")
 
     def exported(self) -> Exported:
-        """What :func:`torch.export.export` needs to make one file of a loaded task.
+        """A loaded task's network, to be written as one file.
 
         Raises:
             NotImplementedError: if the task does not implement :meth:`predict`.
@@ -284,7 +305,8 @@ class Task(LightningModule):
             output = exported.module(exported.example)
         if not isinstance(output, Tensor):
             raise ValueError(
-                f"{type(self).__name__} predicts {type(output).__name__} objects, but torch.export needs a tensor"
+                f"{type(self).__name__} predicts {type(output).__name__} objects, but a file gives tensors: implement "
+                "exported()"
             )
         return exported
 

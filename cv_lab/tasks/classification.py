@@ -11,9 +11,11 @@ from cv_lab.models.cut import heads_of
 from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.evidence import Arrays, ClassEvidence
-from cv_lab.training.losses import full_precision
+from cv_lab.training.losses import full_precision, log_of
 from cv_lab.training.metrics import SplitMetrics, accuracy, f1
 from cv_lab.training.units import LOSS, SHARE
+
+TOP = 5  # classes that a prediction ranks
 
 
 class Classification(Task):
@@ -64,16 +66,20 @@ class Classification(Task):
         """Class probabilities, float (N, K)."""
         return full_precision(self(images)).softmax(1)
 
+    def output_of(self, predictions: Tensor) -> Tensor:
+        return log_of(predictions)
+
     def write(
         self, photo: Photo, prediction: Tensor, folder: Path, name: str, score: float
     ) -> tuple[list[dict[str, Any]], str]:
-        """Write nothing but the row: the class and the probability of each."""
+        """Write nothing but the row: the most probable classes, and the probability of each class."""
         (probabilities,) = prediction.tolist()
-        best = max(range(len(self.classes)), key=probabilities.__getitem__)
-        row = {"image": str(photo.path), "predicted": self.classes[best]}
-        for name, probability in zip(self.classes, probabilities, strict=True):
-            row[f"class {name}" if name in ("image", "predicted") else name] = probability
-        return [row], f"{self.classes[best]} ({100 * probabilities[best]:.1f} %)"
+        ranked = sorted(zip(self.classes, probabilities, strict=True), key=lambda pair: -pair[1])
+        row: dict[str, Any] = {"image": str(photo.path), "predicted": ranked[0][0]}
+        for place, (label, probability) in enumerate(ranked[:TOP], start=1):
+            row |= {f"top_{place}": label, f"top_{place}_probability": probability}
+        row |= {f"probability/{label}": p for label, p in zip(self.classes, probabilities, strict=True)}
+        return [row], f"{ranked[0][0]} ({100 * ranked[0][1]:.1f} %)"
 
     def step(self, split: str, batch: Batch) -> Tensor:
         logits = self(batch["image"])

@@ -23,7 +23,7 @@ from cv_lab.models.meta import flops
 from cv_lab.pictures import draw
 from cv_lab.pictures.artifacts import save_png
 from cv_lab.pictures.objects import as_plain, at_least, draw_found
-from cv_lab.tasks.base import Exported, ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
+from cv_lab.tasks.base import Exported, ModelFactory, OptimizerFactory, Photo, Predictor, SchedulerFactory, Task
 from cv_lab.training.average_precision import FIGURES, KINDS, AveragePrecision, Found, at_own_size
 from cv_lab.training.metrics import MeanLoss
 from cv_lab.training.seeds import seed_torch
@@ -169,7 +169,11 @@ class InstanceSegmentation(Task):
         return rows, "1 object" if len(rows) == 1 else f"{len(rows)} objects"
 
     def exported(self) -> Exported:
-        raise ValueError("Mask R-CNN finds another number of objects in each image, which torch.export cannot follow")
+        """Of one image: boxes, labels, scores and perhaps masks, see :class:`InstanceSegmenter`."""
+        assert self.image_size is not None
+        example = torch.zeros(1, 3, *self.image_size, dtype=torch.uint8)
+        names = ("boxes", "labels", "scores", "masks") if self.model.masks else ("boxes", "labels", "scores")
+        return Exported(OneImage(self).eval(), example, names)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Found]:
         """What is found in each image, at its own size."""
@@ -197,6 +201,14 @@ class InstanceSegmentation(Task):
         for name, loss in {"total": total, **losses}.items():
             metrics.losses[name].update(loss, len(images))
         return total
+
+
+class OneImage(Predictor):
+    """An instance segmenter that takes one image, uint8 (1, 3, H, W), and gives a tuple of its detections' tensors."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        (detections,) = super().forward(images)
+        return tuple(detections.values())
 
 
 def targets_of(batch: Batch) -> Targets:

@@ -18,7 +18,7 @@ from cv_lab.models.cut import heads_of
 from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.label_metrics import LabelMetrics
-from cv_lab.training.losses import full_precision
+from cv_lab.training.losses import full_precision, log_of
 from cv_lab.training.units import LOSS, SHARE
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,9 @@ class MultiLabelClassification(Task):
     def predict(self, images: Tensor) -> Tensor:
         """The probability of each label, float (N, K)."""
         return full_precision(self(images)).sigmoid()
+
+    def output_of(self, predictions: Tensor) -> Tensor:
+        return log_of(predictions) - log_of(1 - predictions)
 
     def write(
         self, photo: Photo, prediction: Tensor, folder: Path, name: str, score: float

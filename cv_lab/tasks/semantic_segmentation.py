@@ -20,7 +20,7 @@ from cv_lab.pictures import draw
 from cv_lab.pictures.artifacts import save_png
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.evidence import Arrays, PixelEvidence
-from cv_lab.training.losses import full_precision
+from cv_lab.training.losses import full_precision, log_of
 from cv_lab.training.metrics import (
     SplitMetrics,
     accuracy,
@@ -130,6 +130,9 @@ class SemanticSegmentation(Task):
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities of each pixel, float (N, K, H, W)."""
         return full_precision(self(images)).softmax(1)
+
+    def output_of(self, predictions: Tensor) -> Tensor:
+        return log_of(predictions)
 
     def files(self, name: str) -> tuple[str, ...]:
         """The image beside its classes, the mask, and the image with its classes at its own size."""

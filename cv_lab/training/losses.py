@@ -183,6 +183,11 @@ def full_precision(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def log_of(probabilities: Tensor) -> Tensor:
+    """The logarithm of `probabilities`, finite also for 0."""
+    return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+
+
 def truth_of_each_class(target: Tensor, classes: int) -> Tensor:
     """Return which pixels of `target`, int64 (N, H, W), are of each class: bool (N, K, H, W)."""
     return target[:, None] == torch.arange(classes, device=target.device)[:, None, None]

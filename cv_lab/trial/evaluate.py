@@ -108,13 +108,19 @@ def build_data(task: Task, overrides: Sequence[str], split: str) -> ImageData:
     assert task.image_size is not None
     if "image_size" in config.data and "data.image_size" not in given:
         config.data.image_size = _size_like(config, task.image_size)
+    data = data_of(task, config)
+    data.test = getattr(data, split)
+    match_classes(task, data)
+    return data
+
+
+def data_of(task: Task, config: DictConfig) -> ImageData:
+    """The data set of a composed `config`, set up as a loaded `task` takes it."""
     config.data.augmentation = None
     make = instantiate(config.data, _partial_=True)
     data: ImageData = make(preprocessing=task.preprocessing, target=task.target)
     data.prepare_data()
     data.setup()
-    data.test = getattr(data, split)
-    match_classes(task, data)
     return data
 
 

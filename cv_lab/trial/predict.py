@@ -2,11 +2,12 @@
 
     cv-lab predict studies/NAME/TRIAL/checkpoints/best.ckpt photo.jpg folder/ --out predictions
 
-Folders are read in depth. A classifier writes predictions.csv: the class, and the probability of each; a multi-label
-classifier writes the probability and the decision for each label there. A segmenter writes for each image NAME.png,
-the image beside its classes in colour, NAME_mask.png of the image's own size, whose pixels are classes, and
-NAME_overlay.png of the same size. Mask R-CNN writes NAME.png, the image with its objects, and detections.json:
-class, score, box and run lengths of each as in COCO's results, with the ids of the data set that --json names.
+Folders are read in depth. A classifier writes predictions.csv: the five most probable classes, and the probability of
+each class; a multi-label classifier writes the probability and the decision for each label there. A segmenter writes
+for each image NAME.png, the image beside its classes in colour, NAME_mask.png of the image's own size, whose pixels are
+classes, and NAME_overlay.png of the same size. Mask R-CNN writes NAME.png, the image with its objects, and
+detections.json: class, score, box and run lengths of each as in COCO's results, with the ids of the data set that
+--json names. With --yolo it also writes NAME.txt, a line for each object as in YOLO's labels, and classes.txt.
 
 Images that cannot be read are listed at the end, and the exit code is then 1. Files that exist are replaced with
 --force alone. A checkpoint of a frozen backbone holds the head alone: name the backbone's file with --weights if it has
@@ -23,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from cv_lab.data.pixels import suffixes
-from cv_lab.files import read_json, write_csv, write_json
+from cv_lab.files import read_json, write_csv, write_json, write_text
+from cv_lab.pictures.objects import yolo_line
 from cv_lab.tasks.base import Photo, Task
 from cv_lab.trial.build import load_task
 from cv_lab.trial.predictor import BATCH_SIZE, predict_batch
 
 NAMED = 5  # files in a message
+CLASSES = "classes.txt"  # beside YOLO's labels, which number the lines of it
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,11 +47,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="of a COCO data set, whose ids detections.json then has"
     )
+    parser.add_argument("--yolo", action="store_true", help="write objects as YOLO's labels, too: NAME.txt")
     add_loading(parser)
     options = parser.parse_args(argv)
     try:
         files = images_in(options.images, options.out)
-        problems = predict(loaded(options), files, options.out, options.score, options.force, options.json)
+        problems = predict(
+            loaded(options), files, options.out, options.score, options.force, options.json, options.yolo
+        )
     except (FileNotFoundError, NotImplementedError, ValueError) as error:
         sys.exit(f"error: {error}")
     done = len(files) - len(problems)
@@ -96,7 +102,13 @@ def images_in(paths: Sequence[Path], out: Path) -> list[Path]:
 
 
 def predict(
-    task: Task, files: Sequence[Path], out: Path, score: float, force: bool, coco: Path | None = None
+    task: Task,
+    files: Sequence[Path],
+    out: Path,
+    score: float,
+    force: bool,
+    coco: Path | None = None,
+    yolo: bool = False,
 ) -> list[str]:
     """Predict for `files` in batches and write the results to the folder `out`.
 
@@ -107,17 +119,22 @@ def predict(
         score: see :meth:`~cv_lab.tasks.base.Task.write`.
         force: replace files that exist.
         coco: json of a COCO data set, whose ids objects get; see :func:`coco_ids`.
+        yolo: write objects as YOLO's labels, too, see :func:`~cv_lab.pictures.objects.yolo_line`.
 
     Returns:
         A message for each file that could not be read.
 
     Raises:
-        ValueError: if files exist already, if two images would be written to one file, or a result over an image.
+        ValueError: if files exist already, if two images would be written to one file, or a result over an image; if
+            `coco` or `yolo` is given for a task that finds no objects.
         NotImplementedError: if the task does not say what it predicts.
     """
+    objects = task.target in ("instances", "boxes")
+    if (coco or yolo) and not objects:
+        raise ValueError(f"--json and --yolo are for objects, but the checkpoint's {type(task).__name__} finds none")
     images, categories = coco_ids(files, task.classes, coco)
     names = names_of(files)
-    _check_outputs(task, dict(zip(names, files, strict=True)), out, force)
+    _check_outputs(task, dict(zip(names, files, strict=True)), out, force, yolo)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     named = list(zip(names, files, strict=True))
@@ -131,7 +148,10 @@ def predict(
         outputs = predict_batch(task, list(photos.values())) if photos else []
         for i, (name, photo) in enumerate(photos.items()):
             new_rows, words = task.write(photo, outputs[i : i + 1], out, name, score)
-            if task.target in ("instances", "boxes"):
+            if yolo:
+                lines = [yolo_line(row, task.classes.index(row["class"]), photo.size) + "\n" for row in new_rows]
+                write_text(out / f"{name}.txt", "".join(lines))
+            if objects:
                 ids = {"image_id": images[photo.path]}
                 new_rows = [{**row, **ids, "category_id": categories[row["class"]]} for row in new_rows]
             rows += new_rows
@@ -139,6 +159,8 @@ def predict(
     if task.table is not None and len(problems) < len(files):
         write = write_json if task.table.endswith(".json") else write_csv
         write(out / task.table, rows)
+    if yolo:
+        write_text(out / CLASSES, "".join(f"{name}\n" for name in task.classes))
     return problems
 
 
@@ -183,12 +205,13 @@ def names_of(files: Sequence[Path]) -> list[str]:
     return [path.relative_to(common).as_posix() for path in named]
 
 
-def _check_outputs(task: Task, images: dict[str, Path], out: Path, force: bool) -> None:
+def _check_outputs(task: Task, images: dict[str, Path], out: Path, force: bool, yolo: bool) -> None:
     """Refuse to write over anything, before anything is predicted."""
     given = {os.path.abspath(file) for file in images.values()}
-    writers: dict[str, Path] = {}
+    tables = [table for table in (task.table, CLASSES if yolo else None) if table is not None]
+    writers = {os.path.abspath(out / table): Path(table) for table in tables}
     for name, image in images.items():
-        for file in task.files(name):
+        for file in [*task.files(name), *([f"{name}.txt"] if yolo else [])]:
             target = os.path.abspath(out / file)
             if target in writers:
                 raise ValueError(
@@ -197,8 +220,7 @@ def _check_outputs(task: Task, images: dict[str, Path], out: Path, force: bool) 
             if target in given:
                 raise ValueError(f"{out / file} is one of the images, and would be replaced: give another --out")
             writers[target] = image
-    targets = [*writers, *([] if task.table is None else [str(out / task.table)])]
-    existing = [target for target in targets if os.path.exists(target)]
+    existing = [target for target in writers if os.path.exists(target)]
     if existing and not force:
         more = f" and {len(existing) - NAMED} more" if len(existing) > NAMED else ""
         raise ValueError(
