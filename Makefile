@@ -9,8 +9,12 @@ STUDIES = cifar100_learning_rate cifar100_optimizer cifar100_label_smoothing \
 	segmentation_epochs segmentation_learning_rate segmentation_class_weights
 SMALL = data=shapes data.train_count=2000 data.test_count=300
 
+# Those that need no download and take minutes at most. ROUNDS=1 measures each side once instead of three or five times.
+BENCHMARKS = start_up training_loop input_pipeline probe_heads segmentation_metrics instance_metrics instance_pipeline \
+	warm_processes
+
 .DEFAULT_GOAL := help
-.PHONY: help train studies tensorboard docs check format test test-fast test-lowest test-next clean
+.PHONY: help train studies tensorboard docs check format test test-fast test-lowest test-next benchmarks clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +56,11 @@ test-lowest: .venv-lowest/tools ## run the tests on the lowest versions that pyp
 
 test-next: .venv-next/tools ## run the tests on the release candidate of the next Hydra
 	.venv-next/bin/python -m pytest
+
+benchmarks: .venv/lab ## measure both sides of the claims about speed, where no download is needed
+	status=0; for script in $(BENCHMARKS); do echo "== $$script"; \
+		BENCHMARK_ROUNDS=$(ROUNDS) $(BIN)/python scripts/benchmarks/$$script.py || status=1; \
+	done; exit $$status
 
 clean: ## remove environments, caches and the site, but no study
 	rm -rf site .venv .venv-lowest .venv-next .mypy_cache .pytest_cache .ruff_cache

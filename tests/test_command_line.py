@@ -208,7 +208,7 @@ def test_debug_modes_run(train: Train, debug: str) -> None:
         assert list(folder.glob("*profile*"))
 
 
-def test_ema_early_stopping_and_clipping_by_override(train: Train) -> None:
+def test_tools_of_fast_recipes_by_override(train: Train) -> None:
     (folder,) = train(
         *TINY,
         "epochs=6",
@@ -217,7 +217,11 @@ def test_ema_early_stopping_and_clipping_by_override(train: Train) -> None:
         "callbacks=[default,ema,early_stopping]",
         "callbacks.early_stopping.patience=2",
         "trainer.gradient_clip_val=1",
+        "optimizer=muon",
+        "augmentation=alternating",
+        "task.flip_tta=true",
     ).iterdir()
     result = json.loads((folder / "result.json").read_text())
+    assert 0 <= result["metrics"]["test/accuracy_tta"] <= 1
     assert result["last"]["epoch"] == 3  # a learning rate of 0 never improves: one epoch, then the patience of two
     assert math.isfinite(result["metrics"]["test/loss"])

@@ -1,66 +1,66 @@
 """Exponential moving average of the weights."""
 
+import math
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
-class ExponentialMovingAverage(EMAWeightAveraging):
+class ExponentialMovingAverage(WeightAveraging):
     """Validate, test and save an exponential moving average of the weights.
 
     With a fixed decay it takes 1 / (1 - decay) steps to forget the random weights at the start. With `warmup`, the
     decay of the n-th update after the first is (1 + n) / (10 + n), if that is less, as in TensorFlow's
     ``ExponentialMovingAverage``.
 
-    It differs from Lightning's callback in three more ways. A test after the training tests the average, where
-    Lightning's loads the current weights. Weights that do not change, such as those of a frozen backbone, stay
-    bit-equal, where Lightning's formula rounds. And it does not read a counter on the device twice per step, which
+    It differs from Lightning's ``EMAWeightAveraging`` in four more ways. A test after the training tests the average,
+    where Lightning's loads the current weights. Before `start_epoch` the current weights are validated and saved, where
+    Lightning's takes the random ones of the beginning. Weights that do not change, such as those of a frozen backbone,
+    stay bit-equal, where Lightning's formula rounds. And it does not read a counter on the device twice per step, which
     would wait for a GPU.
 
     Args:
         decay: share of the old average that a step keeps, in 0..1.
         warmup: let the decay rise to `decay`.
+        start_epoch: the first epoch, counted from 0, whose steps are averaged.
         use_buffers: average buffers as well, such as the statistics of BatchNorm.
-        update_every_n_steps: steps from one update of the average to the next.
-        update_starting_at_step: the first step that counts; None for all.
-        update_starting_at_epoch: the first epoch that counts; None for all.
 
     Raises:
-        ValueError: if `decay` is out of range.
+        ValueError: if `decay` is out of range, or the training ends before `start_epoch`.
     """
 
     def __init__(
-        self,
-        decay: float = 0.995,
-        warmup: bool = True,
-        use_buffers: bool = True,
-        update_every_n_steps: int = 1,
-        update_starting_at_step: int | None = None,
-        update_starting_at_epoch: int | None = None,
+        self, decay: float = 0.995, warmup: bool = True, start_epoch: int = 0, use_buffers: bool = True
     ) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"callbacks.ema.decay={decay} must be at least 0 and below 1")
-        super().__init__(
-            decay=decay,
-            use_buffers=use_buffers,
-            update_every_n_steps=update_every_n_steps,
-            update_starting_at_step=update_starting_at_step,
-            update_starting_at_epoch=update_starting_at_epoch,
-        )
-        self.decay, self.warmup = decay, warmup
+        super().__init__(use_buffers=use_buffers)
+        self._average_model: _Average | None
+        self.decay, self.warmup, self.start_epoch = decay, warmup, start_epoch
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
+            if not 0 <= self.start_epoch < (trainer.max_epochs or math.inf):
+                raise ValueError(
+                    f"callbacks.ema.start_epoch={self.start_epoch} must lie within the training: give a number from 0 "
+                    f"to {trainer.max_epochs - 1 if trainer.max_epochs else 0}, or leave the average out"
+                )
             device = self._device or pl_module.device
             self._average_model = _Average(pl_module, self.decay, self.warmup, device, self._use_buffers)
             trainer.precision_plugin.convert_module(self._average_model)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        assert self._average_model is not None
+        if trainer.current_epoch < self.start_epoch:
+            self._average_model.updates = 0  # so that the next update copies the current weights
+        super().on_train_batch_end(trainer, *args)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Continue with current weights and average; a test takes the average alone, which is loaded already."""
@@ -79,7 +79,7 @@ class _Average(AveragedModel):
         use_buffers: average floating-point buffers too; others, which count batches, are always copied.
     """
 
-    updates: int | None = None
+    updates: int | None = None  # 0 makes the next one copy the model
 
     def __init__(
         self,
@@ -105,8 +105,8 @@ class _Average(AveragedModel):
         if not self.use_buffers:
             for own, new in zip(self.module.buffers(), model.buffers(), strict=True):
                 own.copy_(new)
-        self.n_averaged += 1
         self.updates = n + 1
+        self.n_averaged.fill_(self.updates)
 
 
 def _values(model: nn.Module, buffers: bool) -> Iterator[Tensor]:

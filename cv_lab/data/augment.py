@@ -6,6 +6,7 @@ returns a batch: a dict with "image", uint8 or float (N, C, H, W) in 0..255, "la
 have classes, "mask", uint8 (N, H, W). What moves pixels moves image and mask alike, without interpolating masks;
 pixels of which the image shows nothing are labelled 255, which no loss and no metric counts. Where objects have masks
 of their own, "masks", uint8 (N, M, H, W) of 0 and 1, they move as well; boxes are taken from them afterwards.
+Batches also hold "index", int64 (N,), where each image stands in the training set, and "epoch", counted from 0.
 """
 
 import math
@@ -41,14 +42,20 @@ class Augmentation:
 
 
 class RandomCrop:
-    """Pad with zeros and cut out a random window of the old size, as `torchvision.transforms.RandomCrop` does.
+    """Pad and cut out a random window of the old size, as `torchvision.transforms.RandomCrop` does.
 
     Args:
         padding: on each side, as a fraction of the image's height: 0.125 pads 32 pixels by 4.
+        padding_mode: "constant" pads images with zeros, and masks as unlabelled; "reflect" mirrors both at their edges.
+
+    Raises:
+        ValueError: if the mode is not known, or batches hold masks of objects, which reflection would double.
     """
 
-    def __init__(self, padding: float = 0.125) -> None:
-        self.padding = padding
+    def __init__(self, padding: float = 0.125, padding_mode: str = "constant") -> None:
+        if padding_mode not in ("constant", "reflect"):
+            raise ValueError(f"padding_mode={padding_mode} of a random crop is not known: give constant or reflect")
+        self.padding, self.padding_mode = padding, padding_mode
 
     def __call__(self, batch: Batch) -> Batch:
         images = batch["image"]
@@ -57,7 +64,7 @@ class RandomCrop:
         y, x = torch.randint(0, 2 * pad + 1, (2, n), device=images.device)
 
         def crop(pixels: Tensor, fill: int) -> Tensor:
-            padded = F.pad(pixels, (pad, pad, pad, pad), value=fill)
+            padded = v2.functional.pad(pixels, [pad] * 4, fill, self.padding_mode)
             # A view in which [i, :, y, x] is the window of image i whose corner is (y, x); indexing it copies once.
             windows = padded.unfold(2, height, 1).unfold(3, width, 1)
             return windows[torch.arange(n, device=images.device), :, y, x]
@@ -66,6 +73,8 @@ class RandomCrop:
         if "mask" in batch:
             batch["mask"] = crop(batch["mask"][:, None], IGNORE)[:, 0]
         if "masks" in batch:
+            if self.padding_mode == "reflect":
+                raise ValueError("padding_mode=reflect would show parts of objects twice: give padding_mode=constant")
             batch["masks"] = crop(batch["masks"], 0)
         return batch
 
@@ -85,6 +94,32 @@ class RandomHorizontalFlip:
             pixels = pixels.clone()
             pixels[chosen] = pixels[chosen].flip(-1)
             return pixels
+
+        return {**batch, **{name: flip(batch[name]) for name in ("image", "mask", "masks") if name in batch}}
+
+
+class AlternatingFlip:
+    """Mirror each image in every other epoch, a random half of them in the first (Jordan, 2024, arXiv:2404.00498).
+
+    Any two epochs in a row show both versions of each image, where independent flips repeat one of them for half of the
+    images. Batches hold "index", int64 (N,), the place of each image in the training set, and "epoch", counted from 0.
+
+    Args:
+        seed: decides which images are mirrored in the first epoch.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def __call__(self, batch: Batch) -> Batch:
+        # A hash needs no state, so a continued trial goes on as it began. Mixes 32 bits, as in Wellons' "lowbias32".
+        bits = (batch["index"] + self.seed * 1_000_003) & 0xFFFFFFFF
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            bits = ((bits ^ (bits >> shift)) * factor) & 0xFFFFFFFF
+        mirrored = ((bits >> 16) + batch["epoch"]) % 2 == 1
+
+        def flip(pixels: Tensor) -> Tensor:
+            return torch.where(mirrored.view(-1, *[1] * (pixels.ndim - 1)), pixels.flip(-1), pixels)
 
         return {**batch, **{name: flip(batch[name]) for name in ("image", "mask", "masks") if name in batch}}
 

@@ -215,7 +215,7 @@ class ImageData(LightningDataModule):
             return batch
         if self.trainer.training and self.augmentation is not None:
             given = {"num_classes": len(self.classes), "side": self.preprocessing.size, "cropped": self.cropped}
-            batch = self.augmentation({**batch, **given})
+            batch = self.augmentation({**batch, **given, "epoch": self.trainer.current_epoch})
         batch = {**batch, "image": self.in_precision(self.normalise(batch["image"]))}
         if "mask" in batch:
             batch["mask"] = batch["mask"].long()  # as losses want it; on the device, where that costs least

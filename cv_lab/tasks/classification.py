@@ -12,7 +12,7 @@ from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.evidence import Arrays, ClassEvidence
 from cv_lab.training.losses import full_precision, log_of
-from cv_lab.training.metrics import SplitMetrics, accuracy, f1
+from cv_lab.training.metrics import ConfusionMatrix, SplitMetrics, accuracy, classes_of, f1
 from cv_lab.training.units import LOSS, SHARE
 
 TOP = 5  # classes that a prediction ranks
@@ -27,11 +27,13 @@ class Classification(Task):
         loss: of logits and target, the target int64 (N,) or, after mixing, float (N, K).
         optimizer: see :class:`~cv_lab.tasks.base.Task`.
         scheduler: see :class:`~cv_lab.tasks.base.Task`.
+        flip_tta: also test the mean of the logits of each image and its mirror image, as "accuracy_tta" (test-time
+            augmentation). It takes a second pass over the test images and leaves all other figures as they are.
     """
 
     monitor = "val/accuracy"
     mode = "max"
-    units: ClassVar = {"loss": LOSS, "cross_entropy": LOSS, "accuracy": SHARE, "f1": SHARE}
+    units: ClassVar = {"loss": LOSS, "cross_entropy": LOSS, "accuracy": SHARE, "accuracy_tta": SHARE, "f1": SHARE}
     details = ("cross_entropy",)
 
     def __init__(
@@ -41,9 +43,11 @@ class Classification(Task):
         loss: nn.Module,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
+        flip_tta: bool = False,
     ) -> None:
         super().__init__(model(num_classes=len(classes)), classes, optimizer, scheduler)
-        self.loss = loss
+        self.loss, self.flip_tta = loss, flip_tta
+        self.metrics["test_tta_metrics"] = ConfusionMatrix(len(classes))
 
     def start_from(self, state: dict[str, Tensor], source: str) -> None:
         start_from(self.model, state, source, heads_of(self.model))
@@ -61,6 +65,21 @@ class Classification(Task):
     def summarise(self, metrics: SplitMetrics) -> dict[str, Tensor]:
         counts = metrics.confusion.compute()
         return {**metrics.losses(), "accuracy": accuracy(counts), "f1": f1(counts)}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        if self.flip_tta and len(batch["image"]):
+            logits = self(batch["image"]) + self(batch["image"].flip(-1))
+            self.split_metrics("test_tta").update(classes_of(logits), batch["label"])
+
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self.split_metrics("test_tta").reset()
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        if self.flip_tta:
+            self.log("test/accuracy_tta", accuracy(self.split_metrics("test_tta").compute()), logger=False)
 
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities, float (N, K)."""

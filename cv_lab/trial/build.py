@@ -48,7 +48,8 @@ def fingerprint(config: Any) -> str:
     """The fingerprint of the data that a config names; "" if it cannot be had, which the trial itself tells."""
     try:
         kind: type[Task] = get_class(config["task"]["_target_"])
-        data: ImageData = instantiate(config["data"], _partial_=True)(target=kind.target)
+        # A copy, since Hydra resolves interpolations in place, also in what ${augmentation} refers to.
+        data: ImageData = instantiate(plain(config["data"]), _partial_=True)(target=kind.target)
         return data.fingerprint()
     except Exception:  # whatever is wrong with the data is wrong with the trial, which says so where it is recorded
         return ""

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cv_lab.config import CONF, register_config, split_override
 from cv_lab.data.alike import most_alike, thumbnails
 from cv_lab.data.instances import InstanceImages
+from cv_lab.data.own import OwnData
 from cv_lab.data.photos import PhotoData
 from cv_lab.data.problems import EXAMPLES, listed
 from cv_lab.data.recognise import TASKS, target_of

@@ -8,11 +8,10 @@ Takes CIFAR-100 from DATA_DIR if it is there, else random images of the same kin
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from common import interleaved, print_machine
+from common import TINY, interleaved, print_machine, trainer_in_training
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
@@ -25,7 +24,7 @@ from cv_lab.data.in_memory import InMemoryImages, train_loader
 from cv_lab.models.small_cnn import SmallCNN
 
 BATCH = 128
-IMAGES = 10_000  # an epoch of each side
+IMAGES = 256 if TINY else 10_000  # an epoch of each side
 
 
 def load(data_dir: str) -> InMemoryImages:
@@ -64,7 +63,7 @@ class PilImages(VisionDataset):
 def main() -> None:
     images = load(sys.argv[1] if len(sys.argv) > 1 else "data")
     module = Cifar100(augmentation=Augmentation(crop=RandomCrop(0.125), flip=RandomHorizontalFlip()))
-    module.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]  # all that the hook asks of a trainer
+    module.trainer, module.classes = trainer_in_training(), images.classes
     pil: DataLoader[Any] = DataLoader(PilImages(images), BATCH, shuffle=True, num_workers=0, drop_last=True)
     epoch = iter(range(10**6))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import interleaved, print_machine
+from common import TINY, interleaved, print_machine
 from pycocotools import mask as rle
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
@@ -21,8 +21,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from cv_lab.data.instances import Instances
 from cv_lab.training.average_precision import AveragePrecision, at_own_size
 
-IMAGES, OBJECTS, CLASSES, SIZE = 200, 20, 20, (240, 320)
-MEMORY_IMAGES = (50, 200)  # of one evaluation each
+IMAGES, OBJECTS, CLASSES, SIZE = 3 if TINY else 200, 20, 20, (240, 320)
+MEMORY_IMAGES = (2,) if TINY else (50, 200)  # of one evaluation each
 ELLIPSE = ((torch.linspace(-1, 1, 28)[:, None] ** 2 + torch.linspace(-1, 1, 28) ** 2) < 1).float()
 
 

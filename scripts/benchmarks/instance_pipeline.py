@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import interleaved, print_machine
+from common import TINY, interleaved, print_machine
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
@@ -22,7 +22,7 @@ from cv_lab.tasks.instance_segmentation import InstanceSegmentation, targets_of
 from cv_lab.trial.build import build_task
 
 CONF = Path(__file__).parent.parent.parent / "conf"
-STEPS = 4  # batches a round
+STEPS = 1 if TINY else 4  # batches a round
 
 
 def measure(*overrides: str) -> None:
@@ -78,7 +78,7 @@ def measure(*overrides: str) -> None:
 def main() -> None:
     register_config()
     print_machine()
-    measure("data.train_count=600", "data.test_count=100")
+    measure(*(["data.train_count=40", "batch_size=4"] if TINY else ["data.train_count=600"]), "data.test_count=100")
     if len(sys.argv) > 1:
         photographs = [
             "data=coco",

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import interleaved, print_machine
+from common import TINY, interleaved, print_machine
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, RMSprop
 
 from cv_lab.frozen.heads import HeadEpoch, train_heads
 from cv_lab.training.losses import CrossEntropy
 
-SAMPLES, WIDTH, CLASSES, BATCH, EPOCHS = 50_000, 512, 10, 128, 2
+SAMPLES, WIDTH, CLASSES, BATCH, EPOCHS = 512 if TINY else 50_000, 512, 10, 128, 2
 KINDS: list[Any] = [Adam, partial(SGD, momentum=0.9), RMSprop]
 OPTIMIZERS = [partial(kind, lr=lr) for kind, lr in itertools.product(KINDS, (1e-2, 1e-3, 1e-4))]
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 import torch
-from common import interleaved, print_machine
+from common import TINY, interleaved, print_machine
 from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.optim import Adam
@@ -23,8 +23,8 @@ from cv_lab.training.losses import CrossEntropy
 from cv_lab.training.metrics import SplitMetrics, classes_of, mean_iou
 from cv_lab.trial.hardware import peak_memory_mb
 
-CLASSES, SIZE, BATCH, IMAGES = 21, 128, 16, 96
-MEMORY_IMAGES = (64, 512)  # of a validation epoch each
+CLASSES, SIZE, BATCH, IMAGES = 21, 128, 16, 16 if TINY else 96
+MEMORY_IMAGES = (16,) if TINY else (64, 512)  # of a validation epoch each
 
 
 def repeated_images(count: int) -> InMemoryImages:

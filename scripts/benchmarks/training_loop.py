@@ -7,10 +7,9 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
-from common import interleaved, print_machine
+from common import TINY, interleaved, print_machine, trainer_in_training
 from pytorch_lightning import Trainer
 from torch import nn
 
@@ -25,7 +24,7 @@ from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.models.small_cnn import SmallCNN
 from cv_lab.tasks.classification import Classification
 
-STEPS, BATCH = 150, 32
+STEPS, BATCH = 5 if TINY else 150, 32
 
 
 class RandomImages(ImageData):
@@ -76,7 +75,7 @@ def main() -> None:
         task = new_task()
         optimizer = torch.optim.Adam(task.parameters(), lr=1e-3)
         metrics = task.split_metrics("train")
-        data.trainer = SimpleNamespace(training=True, current_epoch=0)  # type: ignore[assignment]
+        data.trainer = trainer_in_training()
         loader = data.train_dataloader()
         start = time.perf_counter()
         for batch in loader:

@@ -67,6 +67,39 @@ def test_average_of_the_steps_is_tested_and_saved(warmup: bool, tmp_path: Path) 
     assert saved["counted"] == 12
 
 
+def test_an_average_of_the_last_epochs_leaves_the_first_as_they_are(tmp_path: Path) -> None:
+    def fit(net: Net, epochs: int, start: int, checkpoint: str | None = None) -> Trainer:
+        trainer = Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            callbacks=[
+                ExponentialMovingAverage(0.4, start_epoch=start),
+                ModelCheckpoint(tmp_path / f"{start}", "{epoch}", save_top_k=-1),
+            ],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(net, data, ckpt_path=checkpoint, weights_only=True)
+        return trainer
+
+    net, data = Net(), DataLoader(torch.randn(12, 4), batch_size=2)
+    fit(net, 3, 1)
+    saved = [torch.load(tmp_path / f"1/epoch={epoch}.ckpt", weights_only=True)["state_dict"] for epoch in range(3)]
+    assert torch.equal(saved[0]["layer.weight"], net.seen[6])  # six steps an epoch
+    average = net.seen[6].double()
+    for n, weight in enumerate(net.seen[7:], 1):
+        decay = min(0.4, (1 + n) / (10 + n))
+        average = decay * average + (1 - decay) * weight.double()
+    torch.testing.assert_close(saved[2]["layer.weight"].double(), average, rtol=1e-5, atol=1e-7)
+    for epoch in (0, 1):  # continued before and within the average
+        continued = Net()
+        fit(continued, 3, 1, str(tmp_path / f"1/epoch={epoch}.ckpt"))
+        assert torch.equal(continued.layer.weight, net.layer.weight)
+    with pytest.raises(ValueError, match="start_epoch=3 must lie within the training: give a number from 0 to 2"):
+        fit(Net(), 3, 3)
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_bad_decay_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match=f"decay={decay}"):

@@ -7,6 +7,7 @@ import torch
 from torchvision.transforms import v2
 
 from cv_lab.data.augment import (
+    AlternatingFlip,
     ColourJitter,
     Mix,
     PerImage,
@@ -50,6 +51,44 @@ def test_a_crop_is_the_window_that_torchvision_cuts() -> None:
     for crop, image in zip(cropped, padded, strict=True):
         windows = [image[:, y : y + 16, x : x + 16] for y in range(9) for x in range(9)]
         assert any(torch.equal(crop, window) for window in windows)
+
+
+def test_reflected_crops_are_windows_of_torchvisions_padding() -> None:
+    torch.manual_seed(0)
+    before = blocks(50, 16)
+    after = RandomCrop(0.25, "reflect")(before)
+    images, masks = (v2.functional.pad(before[name], [4] * 4, padding_mode="reflect") for name in ("image", "mask"))
+    for crop, label, image, mask in zip(after["image"], after["mask"], images, masks, strict=True):
+        corners = [(y, x) for y in range(9) for x in range(9)]
+        assert any(
+            torch.equal(crop, image[:, y : y + 16, x : x + 16]) and torch.equal(label, mask[y : y + 16, x : x + 16])
+            for y, x in corners
+        )
+    with pytest.raises(ValueError, match="parts of objects twice"):
+        RandomCrop(0.25, "reflect")({"image": before["image"], "masks": before["mask"][:, None]})
+    with pytest.raises(ValueError, match="padding_mode=edge"):
+        RandomCrop(0.25, "edge")
+
+
+def test_alternating_flips_show_both_versions_in_any_two_epochs() -> None:
+    images, index = coordinates(10_000), torch.arange(10_000)
+
+    def mirrored(flip: AlternatingFlip, epoch: int, order: torch.Tensor = index) -> torch.Tensor:
+        batch = {"image": images[order], "mask": images[order, 1], "index": order, "epoch": epoch}
+        flipped = flip(batch)
+        assert torch.equal(flipped["mask"], flipped["image"][:, 1])
+        found = flipped["image"][:, 1, 0, 0] == images.shape[-1]
+        assert torch.equal(flipped["image"][found], images[:1].flip(-1).expand(int(found.sum()), -1, -1, -1))
+        return found
+
+    first = mirrored(AlternatingFlip(1), 0)
+    assert torch.equal(mirrored(AlternatingFlip(1), 1), ~first)
+    assert torch.equal(mirrored(AlternatingFlip(1), 2), first)
+    order = torch.randperm(10_000)
+    assert torch.equal(mirrored(AlternatingFlip(1), 0, order), first[order])  # whatever batch an image comes in
+    # Independent of the place in the set and of the seed: within four deviations of a fair coin.
+    for coin in (first, first[1:] ^ first[:-1], first[10:] ^ first[:-10], first ^ mirrored(AlternatingFlip(2), 0)):
+        assert abs(coin.float().mean() - 0.5) < 4 * 0.5 / 100
 
 
 def test_flips_are_even_and_differ_within_a_batch() -> None:
@@ -96,6 +135,7 @@ def blocks(count: int, size: int = 32) -> dict[str, torch.Tensor]:
     "transform",
     [
         RandomCrop(0.25),
+        RandomCrop(0.25, "reflect"),
         RandomHorizontalFlip(),
         RandomResizedCrop((0.3, 1.0)),
         RandomResizedCrop((0.5, 2.0)),

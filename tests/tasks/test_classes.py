@@ -1,11 +1,13 @@
-"""What tasks want of the number of classes."""
+"""What tasks of classification make of classes."""
 
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from cv_lab.models.backbones import TimmNetwork
 from cv_lab.models.segmentation import SmallUNet
@@ -35,3 +37,27 @@ def test_a_single_class_is_refused_where_classes_are_told_apart(kind: type[Task]
     with pytest.raises(ValueError, match=told):
         build(kind, ("cell",))
     assert build(kind, ("background", "cell"))
+
+
+def test_the_mirrored_test_is_a_figure_of_its_own() -> None:
+    """Against the mean logits worked out here, beside figures that stay what they are without it."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(12, 3, 16, 16), torch.arange(12) % 3
+
+    def tested(flip_tta: bool) -> tuple[dict[str, float], nn.Module]:
+        torch.manual_seed(1)
+        task = Classification(
+            SmallCNN, ("a", "b", "c"), CrossEntropy(), partial(torch.optim.SGD, lr=0.1), flip_tta=flip_tta
+        )
+        batches = [{"image": images[i], "label": labels[i], "index": i} for i in torch.arange(12).split(5)]
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+        for _ in range(2):  # the second test counts from 0 again
+            trainer.test(task, DataLoader(batches, None), verbose=False)  # type: ignore[arg-type]
+        return {name: value.item() for name, value in trainer.callback_metrics.items()}, task.eval()
+
+    plain, task = tested(False)
+    found, _ = tested(True)
+    with torch.no_grad():
+        logits = (task(images) + task(images.flip(-1))) / 2
+    assert found.pop("test/accuracy_tta") == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert found == plain

@@ -142,6 +142,36 @@ def test_a_weight_decay_of_the_optimizer_alone_is_what_counts() -> None:
     assert "weight decay" not in remedies_in_use(config("optimizer=adamw", "optimizer.weight_decay=0"), {})
 
 
+def test_muon_turns_gradients_of_matrices_into_their_nearest_orthogonal_ones() -> None:
+    """The direction is that of the exact polar factor, and the size that of a step of AdamW (Liu et al., 2025)."""
+
+    def first_step(lr: float) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        layers = nn.Conv2d(8, 16, 3), nn.Linear(32, 48)
+        before = [p.detach().clone() for layer in layers for p in layer.parameters()]
+        optimizer = optimizer_factory(plain(config("optimizer=muon", f"lr={lr}").optimizer))(
+            [{"params": [p for layer in layers for p in layer.parameters()]}]
+        )
+        for group in optimizer.param_groups:
+            for parameter, gradient in zip(group["params"], gradients, strict=True):
+                parameter.grad = gradient
+        optimizer.step()
+        return [old - p.detach() for old, p in zip(before, optimizer.param_groups[0]["params"], strict=True)]
+
+    torch.manual_seed(1)
+    gradients = [torch.randn(shape) for shape in ((16, 8, 3, 3), (16,), (48, 32), (48,))]
+    steps = first_step(0.01)
+    for step, gradient in zip(steps, gradients, strict=True):
+        if gradient.ndim == 1:
+            torch.testing.assert_close(step, 1.9 * 0.01 * gradient.sign(), rtol=1e-3, atol=0)  # (1 + beta1) lr
+            continue
+        left, _, right = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
+        assert torch.cosine_similarity(step.flatten(), (left @ right).flatten(), 0) > 0.98
+        assert step.square().mean().sqrt() == pytest.approx(0.2 * 0.01, rel=0.1)
+    for once, twice in zip(steps, first_step(0.02), strict=True):
+        torch.testing.assert_close(twice, 2 * once, rtol=1e-3, atol=1e-7)  # one knob for all
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
 def test_heads_that_are_trained_together_spare_their_biases_too(name: str) -> None:
     """As torch does for a head by itself, beside one whose bias decays."""
