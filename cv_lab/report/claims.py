@@ -6,7 +6,7 @@ from cv_lab.report.evidence import constant_answer
 from cv_lab.report.figures import pair_key
 from cv_lab.report.finding import Finding, names_of
 from cv_lab.report.sections import Section, Setting, mean, text
-from cv_lab.report.verdicts import Effect, Ranking, Verdict, difference, effects, interactions, needed, rank
+from cv_lab.report.verdicts import Effect, Ranking, Verdict, difference, effects, interactions, needed, place, rank
 from cv_lab.report.wording import count, listing, p_value, slug
 from cv_lab.study.trials import number
 
@@ -106,12 +106,12 @@ def _against(section: Section, ranking: Ranking) -> str:
     if ranking.wins:
         far = "the other" if len(verdicts) == 1 else "all others; of the next"
         who = f"{far}, {nearest.other.label}," if len(verdicts) > 1 else nearest.other.label
-        words += f" It is ahead of {who} by {difference(section, nearest)}."
+        words += f" It is ahead of {who} {difference(section, nearest)}."
         return words + (" Another seed may turn this round." if nearest.on_images else "")
     if opened := [v for v in rest if v.open]:
         words += _not_told_apart(section, ranking, opened)
     elif rest[0].comparison is not None:
-        words += f" It is ahead of the next, {rest[0].other.label}, by {difference(section, rest[0])}."
+        words += f" It is ahead of the next, {rest[0].other.label}, {difference(section, rest[0])}."
     if unknown := [v for v in rest if v.comparison is None]:
         words += _not_compared(section, unknown)
     return words
@@ -119,18 +119,14 @@ def _against(section: Section, ranking: Ranking) -> str:
 
 def _not_told_apart(section: Section, ranking: Ranking, opened: Sequence[Verdict]) -> str:
     first = opened[0]
-    assert first.comparison is not None
-    which = "ahead of" if first.comparison.difference >= 0 else "behind, on the test,"
     if len(opened) == len(ranking.verdicts) > 1:
         return (
-            f" It is not told apart from any of the other {len(opened)}: it is {which} the next, {first.other.label}, "
-            f"by {difference(section, first)}; {needed(first)}."
+            f" It is not told apart from any of the other {len(opened)}: {place(first)} the next, "
+            f"{first.other.label}, {difference(section, first)}; {needed(first)}."
         )
-    others = f", nor from {listing([v.other.label for v in opened[1:]], 3)}" if len(opened) > 1 else ""
-    return (
-        f" It is not told apart from {first.other.label} ({which.split()[0]} by {difference(section, first)}; "
-        f"{needed(first)}){others}."
-    )
+    names = listing([v.other.label for v in opened], 4)
+    which = "it" if len(opened) == 1 else f"{first.other.label},"
+    return f" It is not told apart from {names}: {place(first)} {which} {difference(section, first)}; {needed(first)}."
 
 
 def _not_compared(section: Section, unknown: Sequence[Verdict]) -> str:

@@ -148,6 +148,7 @@ def _pictures(study: Study, section: Section, trial: Trial, notes: list[str]) ->
     matrix = section.matrices.get(trial.name)
     return {
         "label": section.label(trial),
+        "name": trial.name,
         "pictures": pictures.pictures(study.folder, trial, notes),
         "pairs": matrix.pairs() if matrix else [],
     }
@@ -239,9 +240,14 @@ def render(template: str, content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"md": _markdown, "tex": escaped}
+    environment.filters |= {"md": _markdown, "tex": escaped, "unbroken": _unbroken}
     words = environment.get_template(template).render(content)
     return re.sub(r"\n{3,}", "\n\n", words) if template.endswith(".md.jinja") else words
+
+
+def _unbroken(value: str) -> str:
+    """A figure that a narrow table breaks before its interval alone."""
+    return value.replace(" ", "\u00a0").replace("\u00a0[", " [")
 
 
 def _markdown(value: object) -> str:

@@ -139,8 +139,10 @@ def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Co
     """Compare two settings by their scores, where larger is better.
 
     Settings with the same seeds share data splits and initialisations, so they are compared seed by seed (paired t
-    test); others by Welch's t test (1947). Differences that do not vary at all have no t statistic: the sign test
-    counts the seeds then.
+    test); others by Welch's t test (1947), with the degrees of freedom of the smaller sample. Welch's own number of
+    them claims a difference of equal settings in 13 % of the cases for 2 against 20 seeds; this one never in more than
+    5 % (Mickey and Brown, 1966, Annals of Mathematical Statistics 37:639-642). Differences that do not vary at all have
+    no t statistic: the sign test counts the seeds then.
 
     Args:
         first: scores by seed.
@@ -153,24 +155,16 @@ def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Co
         return None
     a, b = (np.array([scores[seed] for seed in sorted(scores)]) for scores in (first, second))
     difference = float(a.mean() - b.mean())
-    if first.keys() == second.keys():
-        deviation, df, test = float(np.std(a - b, ddof=1)), len(a) - 1.0, "t test paired by seed"
-        error = deviation / math.sqrt(len(a))
-    else:
-        errors = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
-        error = math.sqrt(errors.sum())
-        deviation = error * math.sqrt(min(len(a), len(b)))
-        freedoms = np.array([len(a) - 1, len(b) - 1])
-        df = float(errors.sum() ** 2 / (errors**2 / freedoms).sum()) if error > 0 else 1.0
-        test = "Welch's t test"
     n = min(len(a), len(b))
+    if first.keys() == second.keys():
+        error, test = float(np.std(a - b, ddof=1)) / math.sqrt(n), "t test paired by seed"
+    else:
+        error, test = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)), "Welch's t test"
     if error <= 1e-9 * max(abs(a.mean()), abs(b.mean()), 1e-9):
         p = 1.0 if equal(a.mean(), b.mean()) else 2 * 0.5**n
         return Comparison(difference, difference, difference, min(1.0, p), "sign test", n, 0.0)
-    half = t_quantile(1 - LEVEL / 2, df) * error
-    return Comparison(
-        difference, difference - half, difference + half, t_p_value(difference / error, df), test, n, deviation
-    )
+    half, p = _half_width(error, n), t_p_value(difference / error, n - 1)
+    return Comparison(difference, difference - half, difference + half, p, test, n, error * math.sqrt(n))
 
 
 def equal(a: float, b: float) -> bool:

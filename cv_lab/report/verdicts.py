@@ -97,14 +97,27 @@ def rank(section: Section) -> Ranking | None:
 
 
 def difference(section: Section, verdict: Verdict) -> str:
-    """The difference with its interval and what it rests on: "4.30 points [2.5, 6.0] over 3 seeds (...)"."""
+    """The difference with its interval and what it rests on: "by 4.30 points [2.5, 6.0] over 3 seeds (...)"."""
     compared = verdict.comparison
     assert compared is not None
     unit = section.unit(section.monitor)
-    size = f"{unit.gap(abs(compared.difference))} {unit.interval(_turned(compared))}"
+    size = f"by {unit.gap(abs(compared.difference))} {unit.interval(_turned(compared))}"
+    if compared.difference == 0:
+        size = unit.interval((compared.low, compared.high))
+    p = p_value(compared.p)
+    if compared.p < LEVEL <= verdict.p:
+        p += f", {p_value(verdict.p)} corrected for the number of comparisons"
     if verdict.on_images:
-        return f"{size} on the same {compared.n:,} test images, one seed each ({compared.test}, {p_value(compared.p)})"
-    return f"{size} over {count(compared.n, 'seed')} ({compared.test}, {p_value(compared.p)})"
+        return f"{size} on the same {compared.n:,} test images, one seed each ({compared.test}, {p})"
+    return f"{size} over {count(compared.n, 'seed')} ({compared.test}, {p})"
+
+
+def place(verdict: Verdict) -> str:
+    """Where the best setting is by the comparison: "it is ahead of", "it is behind" or "it is level with" the other."""
+    compared = verdict.comparison
+    assert compared is not None
+    where = "ahead of" if compared.difference > 0 else "behind" if compared.difference < 0 else "level with"
+    return f"{'on the test ' if verdict.on_images else ''}it is {where}"
 
 
 def needed(verdict: Verdict) -> str:

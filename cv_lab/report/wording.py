@@ -33,6 +33,8 @@ class Unit:
 
     def gap(self, difference: float) -> str:
         """A difference of two values: "1.20 points" of a share, "0.123", "0.5 px"."""
+        if self.is_share and 0 < abs(difference) < 0.00005:
+            return "less than 0.01 points"
         return self._number(difference, ".2f", ".3g") + (" points" if self.is_share else self.suffix)
 
     def spread(self, deviation: float | None) -> str:
@@ -40,8 +42,11 @@ class Unit:
         return "" if deviation is None else " ± " + self._number(deviation, ".2f", ".2g")
 
     def interval(self, ends: tuple[float, float] | None) -> str:
-        """An interval: "[57.7, 62.0]", in per cent of a share; "" for none."""
-        return "" if ends is None else "[" + ", ".join(self._number(end, ".1f", ".3g") for end in ends) + "]"
+        """An interval: "[57.7, 62.0]", in per cent of a share; "" for none. Narrow ones have more digits."""
+        if ends is None:
+            return ""
+        share = ".1f" if ends[1] - ends[0] >= 0.001 else ".3g"
+        return "[" + ", ".join(self._number(end, share, ".3g") for end in ends) + "]"
 
     def _number(self, value: float, share: str, other: str) -> str:
         return format(100 * value, share) if self.is_share else format(value, other)

@@ -49,8 +49,11 @@ def test_what_is_not_told_apart_says_how_many_seeds_would(tmp_path: Path) -> Non
     assert "winner" not in found
     # Differences of 1, 3 and -1 points: mean 1, deviation 2; d = 0.5 needs 34 seeds (Cohen, 1988)
     assert "Highest of 2 settings is optimizer adam" in found["highest"]
-    assert "It is not told apart from optimizer sgd (ahead by 1.00 points [-4.0, 6.0] over 3 seeds" in found["highest"]
-    assert "; about 34 seeds would tell)." in found["highest"]
+    assert (
+        "It is not told apart from optimizer sgd: it is ahead of it by 1.00 points [-4.0, 6.0] over 3 seeds"
+        in found["highest"]
+    )
+    assert "; about 34 seeds would tell." in found["highest"]
 
 
 def test_settings_without_common_seeds_are_compared_as_independent(tmp_path: Path) -> None:
@@ -58,7 +61,8 @@ def test_settings_without_common_seeds_are_compared_as_independent(tmp_path: Pat
         for seed in seeds:
             best = mean + (seed % 3) / 100
             make_trial(tmp_path, f"{optimizer}{seed}", best, parameters={"optimizer": optimizer, "seed": seed})
-    assert "(Welch's t test, p < 0.001)" in told(tmp_path)["winner"]
+    # t = 0.2 / (0.01 * sqrt(2 / 3)) = 24.49 with the 2 degrees of freedom of either: scipy.stats.t.sf(24.49, 2) * 2
+    assert "(Welch's t test, p = 0.0017)" in told(tmp_path)["winner"]
 
 
 def test_exact_ties_are_no_differences(tmp_path: Path) -> None:
@@ -318,3 +322,30 @@ def test_search_names_where_its_best_lie(tmp_path: Path) -> None:
         make_trial(tmp_path, f"t{i}", 0.3 + i / 100, parameters=values)
     words = told(tmp_path)["parameter"]
     assert words.startswith("The best 3 settings of 30 had lr 0.028 to 0.03.")
+
+
+def test_no_sentence_says_ahead_by_nothing(tmp_path: Path) -> None:
+    for name, best, wrong in (("adam", 0.9, range(10)), ("sgd", 0.8, range(5, 15))):
+        add_test(make_trial(tmp_path, name, best, parameters={"optimizer": name}), [i % 2 for i in range(100)], wrong)
+    words = told(tmp_path)["highest"]
+    assert "not told apart from optimizer sgd: on the test it is level with it [" in words
+    assert "0.00 points" not in words
+
+
+def test_tiny_differences_are_no_zeros(tmp_path: Path) -> None:
+    make_grid(tmp_path, {("adam", 0.1): [0.50001, 0.50003, 0.50002], ("sgd", 0.1): [0.5, 0.50001, 0.49999]})
+    words = told(tmp_path)["highest"]
+    assert "by less than 0.01 points [-0.00" in words
+
+
+def test_correction_is_named_where_it_decides(tmp_path: Path) -> None:
+    # Differences of adam and each other setting: 1, 2, 3, 2 and 1 points; t = 4.8107, df 4, p = 0.0086
+    behind = [0.01, 0.02, 0.03, 0.02, 0.01]
+    cells = {(f"o{i}", 0.1): [0.7 - b for b in behind] for i in range(9)}
+    far = (
+        ("sgd", 0.1),
+        [0.4, 0.9, 0.4, 0.9, 0.6],
+    )  # which chance explains, so that adam is ahead of all others but not this
+    make_grid(tmp_path, {("adam", 0.1): [0.7] * 5, **dict([far]), **cells})
+    # Ten comparisons, times eleven settings halved for the choice of the best: 0.0086 * 5.5 * 10 = 0.47
+    assert "p = 0.0086, p = 0.47 corrected for the number of comparisons" in told(tmp_path)["highest"]

@@ -47,10 +47,18 @@ def test_paired_t_test_of_a_published_example() -> None:
     assert found is not None
     assert found.p == pytest.approx(0.00283, abs=1e-5)
     assert (found.low, found.high) == pytest.approx((0.7001, 2.4599), abs=1e-4)
-    # The same as independent groups: Welch's t = 1.8608, df = 17.776, p = 0.0794
+    # The same as independent groups: Welch's t = 1.8608; scipy.stats.t.sf(1.8608, 9) * 2 is 0.0957
     welch = s.compare_seeds(dict(enumerate(first)), dict(enumerate(second, 100)))
     assert welch is not None
-    assert welch.p == pytest.approx(0.0794, abs=1e-4)
+    assert welch.p == pytest.approx(0.0957, abs=1e-4)
+
+
+@pytest.mark.parametrize(("few", "many"), [(2, 3), (2, 20), (3, 20)])
+def test_equal_settings_of_unequally_many_seeds_are_told_apart_in_at_most_5_per_cent(few: int, many: int) -> None:
+    random = np.random.default_rng(1)
+    a, b = random.normal(size=(1000, few)), random.normal(size=(1000, many))
+    found = [s.compare_seeds(dict(enumerate(x)), dict(enumerate(y))) for x, y in zip(a, b, strict=True)]
+    assert np.mean([one is not None and one.p < 0.05 for one in found]) < 0.065  # 5 % and two standard errors
 
 
 def test_differences_that_do_not_vary_are_judged_by_the_number_of_seeds() -> None:

@@ -29,7 +29,8 @@ class Pictures(Callback):
     The network predicts where Lightning calls. Drawing, encoding and writing are left to a thread of their own, for
     which the trial waits after the test. A short epoch is passed over if the sample would take more than a tenth of
     the time, but the last epoch is always shown. The folder holds ``gallery_last_epoch.png`` during the training, and
-    of the best checkpoint ``gallery.png`` after the test, with what :meth:`finish` writes.
+    of the best checkpoint ``gallery.png`` after the test, with what :meth:`finish` writes. If both show the same, the
+    former is removed.
 
     Args:
         folder: where the pictures go.
@@ -83,7 +84,11 @@ class Pictures(Callback):
         samples, step = self.look(trainer, task, self.count), final_step(task)
 
         def work() -> None:
-            self._keep("gallery", "predictions_of_best", self._drawn(task, samples), step)
+            last = self.last and self.last[1]
+            picture = self._drawn(task, samples)
+            self._keep("gallery", "predictions_of_best", picture, step)
+            if picture is last:  # the best epoch is the last
+                (self.folder / "gallery_last_epoch.png").unlink(missing_ok=True)
             for name, picture in self.finish(task, samples, figures).items():
                 self._keep(name, name, encode(picture), step)
 
