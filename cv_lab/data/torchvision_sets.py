@@ -1,8 +1,10 @@
 """torchvision's data sets for image classification, by the names of their classes."""
 
+import contextlib
 import difflib
 import hashlib
 import inspect
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -140,10 +142,14 @@ class TorchvisionImages(PhotoData):
         sides = (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
         sides, ground = self.with_margin(sides), ground_of(self.preprocessing.mean or self.mean)
 
+        # FakeData, which has no files, draws its samples from the one generator of the process.
+        alone = contextlib.nullcontext() if "root" in self.takes else threading.Lock()
+
         def read(number: int) -> tuple[Pixels, Facts]:
             name = f"{self.name}, {split}, number {number}"
             try:
-                image, label = source[number]
+                with alone:
+                    image, label = source[number]
             except OSError as error:
                 raise Unusable("damaged images", f"{name}: {error}") from error
             if not isinstance(image, Image.Image) or not isinstance(label, int | np.integer):

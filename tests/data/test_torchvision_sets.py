@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision import datasets
 
 from cv_lab.data.torchvision_sets import TorchvisionImages
 
@@ -50,6 +51,9 @@ def test_a_data_set_without_splits_is_divided(tmp_path: Path) -> None:
     assert (len(images.train), len(images.val), len(images.test)) == (27, 7, 6)
     assert images.classes == ("0", "1", "2")
     assert images.train.images.shape[1:] == (3, 64, 64)
+    source = datasets.FakeData(**FAKE)
+    whole = data(tmp_path, "FakeData", arguments=FAKE).load("train")
+    assert whole.labels.tolist() == [source[number][1] for number in range(40)]
     assert data(tmp_path, "FakeData", arguments=FAKE).fingerprint() == images.fingerprint()
     assert data(tmp_path, "FakeData", arguments={**FAKE, "random_offset": 1}).fingerprint() != images.fingerprint()
 
