@@ -202,8 +202,7 @@ class Coco(MaskData):
         self.note_copies(stored, kept, [0] * len(files), problems)
         self.settle(problems)
         if not kept:
-            reasons = [f"{kind}: {listed(examples, count=2)}" for kind, examples in problems.dropped.items()]
-            raise ValueError(f"{problems.source}: none of its {len(files)} images can be used: {'; '.join(reasons)}")
+            raise problems.nothing_left(len(files))
         self.remember(stored, kept)
         pixels = MappedRows(stored.pixels.permute(0, 3, 1, 2), torch.tensor(kept))
         return InstanceImages(pixels, objects, classes)

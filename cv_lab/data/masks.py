@@ -13,7 +13,7 @@ from PIL import Image
 from cv_lab.data.in_memory import InMemoryImages, MappedRows
 from cv_lab.data.photos import PhotoData, Store, sides_of
 from cv_lab.data.pixels import Fit, Pixels
-from cv_lab.data.problems import Problems, listed
+from cv_lab.data.problems import Problems
 from cv_lab.data.store import Facts, Stored, framed, store
 from cv_lab.labels import IGNORE
 
@@ -86,8 +86,7 @@ class MaskData(PhotoData):
         self.note_copies(pixels, kept, [0] * len(images), problems)
         self.settle(problems)
         if not kept:
-            reasons = [f"{kind}: {listed(some, count=2)}" for kind, some in problems.dropped.items()]
-            raise ValueError(f"{problems.source}: none of the {len(images)} images can be used: {'; '.join(reasons)}")
+            raise problems.nothing_left(len(images))
         masks.check(facts, classes)
         self.remember(pixels, kept)
         rows = torch.tensor(kept)

@@ -12,7 +12,7 @@ from cv_lab.data.coco import Coco
 from cv_lab.data.coco_json import CocoJson, Record
 from cv_lab.data.layout import contents, files_below, image_files, split_folders
 from cv_lab.data.mask_pairs import images_folder, listed_names, names_of
-from cv_lab.data.problems import Problems, Unusable, listed
+from cv_lab.data.problems import Problems, Unusable
 
 
 class ObjectFiles(Coco):
@@ -135,9 +135,7 @@ class ObjectFiles(Coco):
         if split == "train":
             self.drop_unused(problems)
         if not images:
-            reasons = [f"{kind}: {listed(examples, count=2)}" for kind, examples in problems.dropped.items()]
-            count = len(self.images[split])
-            raise ValueError(f"{problems.source}: none of its {count} images can be used: {'; '.join(reasons)}")
+            raise problems.nothing_left(len(self.images[split]))
         categories = self.categories({one["category_id"] for some in annotations.values() for one in some})
         return CocoJson(images, categories, annotations), problems
 

@@ -15,7 +15,7 @@ from cv_lab.data.in_memory import InMemoryImages, MappedRows
 from cv_lab.data.packed import PackedPhotos, packed
 from cv_lab.data.pixels import FITS, Fit
 from cv_lab.data.preprocess import Preprocessing
-from cv_lab.data.problems import Problems, listed
+from cv_lab.data.problems import Problems
 from cv_lab.data.store import Stored, ground_of, photographs
 
 log = logging.getLogger(__name__)
@@ -140,24 +140,30 @@ class PhotoData(ImageData):
         if self.store == "jpeg":
             stored = packed(files, self.cache_dir)
         else:
-            sides = self._with_margin(sides)
+            sides = self.with_margin(sides)
             stored = photographs(files, sides, self.fit, ground, self.cache_dir)
-        kept = stored.usable(problems)
-        self.note_copies(stored, kept, labels, problems)
-        self.settle(problems)
-        if not kept:
-            raise ValueError(
-                f"{problems.source}: none of the {len(files)} images can be used: "
-                f"{listed([example for some in problems.dropped.values() for example in some], '; ')}"
-            )
-        self.remember(stored, kept)
-        self._say_fit(stored, kept, sides)
+        kept = self.usable(stored, labels, sides, problems)
         rows = torch.tensor(kept)
         if self.store == "jpeg":
             return PackedPhotos(stored.pixels, stored.facts, rows, sides, self.fit, ground), kept
         return MappedRows(stored.pixels.permute(0, 3, 1, 2), rows), kept
 
-    def _with_margin(self, sides: tuple[int, int]) -> tuple[int, int]:
+    def usable(self, stored: Stored, labels: Sequence[Any], sides: tuple[int, int], problems: Problems) -> list[int]:
+        """Return the numbers of the images that can be used; settle `problems`, and say how images fit.
+
+        Raises:
+            ValueError: if no image can be used.
+        """
+        kept = stored.usable(problems)
+        self.note_copies(stored, kept, labels, problems)
+        self.settle(problems)
+        if not kept:
+            raise problems.nothing_left(len(labels))
+        self.remember(stored, kept)
+        self._say_fit(stored, kept, sides)
+        return kept
+
+    def with_margin(self, sides: tuple[int, int]) -> tuple[int, int]:
         """The size at which to keep squares, so that resized crops need not be enlarged much."""
         side = self.preprocessing.size or sides[0]
         if self._crop() is None or sides[0] != sides[1] or sides[0] < side:

@@ -56,6 +56,11 @@ class Problems:
         for kind, some in self.noted.items():
             log.warning("%s: %s %s (%s)", self.source, len(some), kind, listed(some))
 
+    def nothing_left(self, count: int) -> ValueError:
+        """The error for a source of which none of `count` images can be used, with what was dropped."""
+        reasons = [f"{kind}: {listed(examples, count=2)}" for kind, examples in self.dropped.items()]
+        return ValueError(f"{self.source}: none of its {count} images can be used: {'; '.join(reasons)}")
+
     def as_plain(self) -> list[dict[str, Any]]:
         """As plain values, for a trial's record."""
         both = (("dropped", self.dropped), ("noted", self.noted))

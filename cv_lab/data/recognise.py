@@ -302,7 +302,7 @@ def yolo(root: Path, target: str) -> Layout | None:
         return None
     data = Yolo(str(root), target=target)
     described = "names" in data.content and {*SPLITS} & {*data.content}
-    if max(data.sizes(), default=5 if described else 0) < (5 if target == "boxes" else 7):
+    if max(data.line_lengths(), default=5 if described else 0) < (5 if target == "boxes" else 7):
         return None
     return _object_files("YOLO's labels", data, f"{_counted(len(data.names), 'class', 'classes')}, ")
 

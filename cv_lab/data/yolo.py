@@ -93,7 +93,7 @@ class Yolo(ObjectFiles):
     def all_files(self) -> list[Path]:
         return [path for path in super().all_files() if LABELS in path.parts and path.name != CLASSES[0]]
 
-    def sizes(self) -> set[int]:
+    def line_lengths(self) -> set[int]:
         """How many numbers the lines of the first images' labels have: 5 for a box, more for a polygon."""
         files = [file for image in self.images["train"][:PEEK] if (file := self.file_of(image))]
         found = set()

@@ -89,8 +89,8 @@ class Pictures(Callback):
             self._keep("gallery", "predictions_of_best", picture, step)
             if picture is last:  # the best epoch is the last
                 (self.folder / "gallery_last_epoch.png").unlink(missing_ok=True)
-            for name, picture in self.finish(task, samples, figures).items():
-                self._keep(name, name, encode(picture), step)
+            for name, drawn in self.finish(task, samples, figures).items():
+                self._keep(name, name, encode(drawn), step)
 
         self._later(work)
 
