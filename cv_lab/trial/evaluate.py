@@ -2,16 +2,21 @@
 
     cv-lab evaluate CHECKPOINT [CHECKPOINT ...] data=folder data.root=my_images
 
-The data set is named as for training. Its test images are measured with the metrics of the trial; --split takes others.
-Images are scaled as the trial scaled its own. Classes are matched by their names. Metrics are printed with the number
-of images and, where images add up to them, their 95 % interval; several checkpoints are compared with the first, image
-by image. The folder --out gets metrics.csv and, for each checkpoint, test.csv with what is said of each image.
+The data set is named as for training. Its test images are measured with the metrics of the trial; --split takes others,
+or all. Images are scaled as the trial scaled its own. Classes are matched by their names. Metrics are printed with the
+number of images and, where images add up to them, their 95 % interval; several checkpoints are compared in a table with
+the first, image by image. The folder --out gets metrics.csv, a page, index.html, and for each checkpoint test.csv with
+what is said of each image, and pictures in predictions/.
 """
 
 import argparse
+import html
+import logging
+import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +27,31 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
+from rich.console import Console
+from rich.table import Table
 
 from cv_lab.callbacks.evidence import TestEvidence
 from cv_lab.config import CONF, register_config, split_override
+from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData
-from cv_lab.files import write_csv
+from cv_lab.data.in_memory import InMemoryImages, eval_loader
+from cv_lab.files import write_csv, write_text
 from cv_lab.report.evidence import Evidence
 from cv_lab.report.statistics import bootstrap_interval, compare_images
 from cv_lab.tasks.base import Task
 from cv_lab.trial.build import load_task
 from cv_lab.trial.predict import add_loading
 
-SPLITS = ("test", "val", "train")
+SPLITS = ("test", "val", "train", "all")
+PICTURES = {  # of each target, the option of conf/pictures
+    "label": "classification",
+    "labels": "multilabel",
+    "mask": "segmentation",
+    "instances": "instances",
+    "boxes": "instances",
+}
+CSS = Path(__file__).parents[1] / "report" / "page.css"
 Row = dict[str, Any]
 
 
@@ -47,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--force", action="store_true", help="replace files of earlier evaluations")
     add_loading(parser)
     options = parser.parse_intermixed_args(argv)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*(does not have many workers|LeafSpec).*")  # as trials do
     # Names of trials hold "=", too.
     checkpoints = [Path(word) for word in options.arguments if word.endswith(".ckpt") or os.path.isfile(word)]
     overrides = [word for word in options.arguments if Path(word) not in checkpoints]
@@ -66,7 +85,7 @@ def evaluate(
     Args:
         checkpoints: of trials.
         overrides: of the config, which name the data set.
-        split: "test", "val" or "train".
+        split: one of `SPLITS`.
         out: is created if it does not exist.
         options: with `trust` and `weights`, see :func:`~cv_lab.trial.build.load_task`, and `force`, which replaces
             files that exist.
@@ -83,35 +102,72 @@ def evaluate(
             "give a checkpoint, and the data set as for training: cv-lab evaluate best.ckpt data=folder ..."
         )
     folders = [out / str(i) for i in range(1, len(checkpoints) + 1)] if len(checkpoints) > 1 else [out]
-    targets = [out / "metrics.csv", *(folder / name for folder in folders for name in ("test.npz", "test.csv"))]
+    names = ("test.npz", "test.csv", "predictions")
+    targets = [out / "metrics.csv", out / "index.html", *(folder / name for folder in folders for name in names)]
     if (existing := [str(target) for target in targets if target.exists()]) and not options.force:
         raise ValueError(f"{', '.join(existing)} exist already: give --force to replace them, or another --out")
     tasks = [load_task(checkpoint, options.trust, options.weights) for checkpoint in checkpoints]
     rows: list[Row] = []
     first: Evidence | None = None
-    for checkpoint, task, folder in zip(checkpoints, tasks, folders, strict=True):
-        data = build_data(task, overrides, split)
-        metrics = measure(task, data, folder)
+    for number, (checkpoint, task, folder) in enumerate(zip(checkpoints, tasks, folders, strict=True), start=1):
+        config = compose_config(task, overrides)
+        data = build_data(task, config, overrides)
+        images = restrict(data, split)
+        metrics = measure(task, data, folder, config)
         evidence = _evidence(task)
-        rows += rows_of(str(checkpoint), task, len(data.test), metrics, evidence, first)
+        measured = rows_of(str(checkpoint), task, images, metrics, evidence, first)
+        rows += [{"number": number, **row} for row in measured]
         first = first or evidence
     write_csv(out / "metrics.csv", rows)
+    write_text(out / "index.html", page(rows, [folder.relative_to(out) for folder in folders], out, split))
     return rows
 
 
-def build_data(task: Task, overrides: Sequence[str], split: str) -> ImageData:
-    """The data set that `overrides` name, set up as a loaded `task` takes it, with `split` as its test set."""
+def compose_config(task: Task, overrides: Sequence[str]) -> DictConfig:
+    """The config of `overrides`, with the pictures of a loaded `task`."""
     register_config()
+    pictures = [f"pictures={PICTURES[task.target]}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=list(overrides))
+        given = {split_override(override)[0] for override in overrides}
+        return compose("train", overrides=[*overrides, *([] if "pictures" in given else pictures)])
+
+
+def build_data(task: Task, config: DictConfig, overrides: Sequence[str]) -> ImageData:
+    """The data set of a `config`, which `overrides` have named, set up as a loaded `task` takes it."""
     given = {split_override(override)[0] for override in overrides}
     assert task.image_size is not None
     if "image_size" in config.data and "data.image_size" not in given:
         config.data.image_size = _size_like(config, task.image_size)
     data = data_of(task, config)
-    data.test = getattr(data, split)
     match_classes(task, data)
     return data
+
+
+def restrict(data: ImageData, split: str) -> int:
+    """Make `split` the test set of `data`, and show pictures of its images; return the number of these."""
+    if split != "all":
+        data.test = data.val = getattr(data, split)
+        return len(data.test)
+    assert data.train is not None
+    parts = list({id(part): part for part in (data.train, data.val, data.test)}.values())
+    data.test_dataloader = lambda: Joined(parts, data.batch_size)  # type: ignore[method-assign, assignment, return-value]
+    return sum(map(len, parts))
+
+
+class Joined:
+    """The batches of several sets of images, one set after the other."""
+
+    def __init__(self, parts: Sequence[InMemoryImages], batch_size: int) -> None:
+        self.loaders = [eval_loader(part, batch_size) for part in parts]
+        self.starts = np.cumsum([0, *map(len, parts)]).tolist()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.loaders))
+
+    def __iter__(self) -> Iterator[Batch]:
+        for loader, start in zip(self.loaders, self.starts, strict=False):
+            for batch in loader:
+                yield {**batch, "index": batch["index"] + start}
 
 
 def data_of(task: Task, config: DictConfig) -> ImageData:
@@ -129,7 +185,7 @@ def _size_like(config: DictConfig, size: tuple[int, int]) -> int | list[int]:
 
 
 def match_classes(task: Task, data: ImageData) -> None:
-    """Give the test images of `data` the numbers that `task` has for their classes.
+    """Give the images of `data` the numbers that `task` has for their classes.
 
     Raises:
         ValueError: if the data have classes that the task does not know, or other numbers for those of masks or
@@ -148,15 +204,24 @@ def match_classes(task: Task, data: ImageData) -> None:
             "give the data the same classes in the same order"
         )
     numbers = torch.tensor([task.classes.index(name) for name in data.classes])
-    data.test = data.test.subset(torch.arange(len(data.test)))
-    data.test.labels, data.test.classes = numbers[data.test.labels], task.classes
+    named = {name: images for name, images in vars(data).items() if isinstance(images, InMemoryImages)}
+    renumbered = {}
+    for images in named.values():
+        renumbered[images] = images.subset(torch.arange(len(images)))
+        renumbered[images].labels, renumbered[images].classes = numbers[images.labels], task.classes
+    for name, images in named.items():  # one set may have two names
+        setattr(data, name, renumbered[images])
     data.classes = task.classes
 
 
-def measure(task: Task, data: ImageData, folder: Path) -> dict[str, float]:
-    """Test `task` on ``data.test``, and write what it says of each image into `folder`; metrics by name."""
+def measure(task: Task, data: ImageData, folder: Path, config: DictConfig) -> dict[str, float]:
+    """Test `task`, write what it says of each image and the pictures of `config` into `folder`; metrics by name."""
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    trainer = Trainer(devices=1, callbacks=[TestEvidence(folder)], enable_progress_bar=False, **quiet)
+    callbacks: list[Callback] = [TestEvidence(folder)]
+    if config.pictures is not None:
+        config.pictures.folder = str(folder / "predictions")
+        callbacks.append(instantiate(config.pictures))
+    trainer = Trainer(devices=1, callbacks=callbacks, enable_progress_bar=False, **quiet)
     trainer.test(task, data, verbose=False)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
@@ -194,18 +259,62 @@ def _evidence(task: Task) -> Evidence | None:
     return Evidence(len(arrays["index"]), list(task.classes), arrays, arrays["index"].tobytes() + truth)
 
 
+def cell(row: Row) -> list[str]:
+    """Value, 95 % interval, and difference to the first checkpoint with its p, where known; shares in per cent."""
+    factor, sign = (100, " %") if row["unit"] == "share" else (1, "")
+    low, high, p = row["low"], row["high"], row["p"]
+    parts = [
+        "-" if math.isnan(row["value"]) else f"{factor * row['value']:.4g}{sign}",
+        "" if low is None else f"{factor * low:.4g} to {factor * high:.4g}{sign}",
+        "" if p is None else f"{factor * row['difference']:+.3g}{sign}, p = {p:.2g}",
+    ]
+    return [part for part in parts if part]
+
+
 def print_table(rows: Sequence[Row]) -> None:
-    """Print the metrics of each checkpoint; shares in per cent."""
-    for checkpoint in dict.fromkeys(row["checkpoint"] for row in rows):
-        print(checkpoint)
-        for row in (row for row in rows if row["checkpoint"] == checkpoint):
-            factor, sign = (100, " %") if row["unit"] == "share" else (1, "")
-            line = f"  {row['metric']:<28}{factor * row['value']:10.4g}{sign}  n = {row['n']}"
-            if row["low"] is not None:
-                line += f"  95 % interval {factor * row['low']:.4g} to {factor * row['high']:.4g}{sign}"
-            if row["p"] is not None:
-                line += f"  {factor * row['difference']:+.3g} to the first, p = {row['p']:.2g}"
-            print(line)
+    """Print the metrics, a column for each checkpoint."""
+    for number, checkpoint in names_of(rows).items():
+        print(f"{number}: {checkpoint}")
+    table = Table("metric", *map(str, names_of(rows)), box=None, pad_edge=False)
+    for metric, cells in by_metric(rows).items():
+        table.add_row(metric, *("\n".join(lines) for lines in cells))
+    Console().print(table)
+    print(f"n = {rows[0]['n']} images; below a figure its 95 % interval, and what it differs from that of 1")
+
+
+def names_of(rows: Sequence[Row]) -> dict[int, str]:
+    """The checkpoints by number."""
+    return {row["number"]: row["checkpoint"] for row in rows}
+
+
+def by_metric(rows: Sequence[Row]) -> dict[str, list[list[str]]]:
+    """For each metric the cell of each checkpoint; an empty one for a checkpoint of a task without this metric."""
+    cells = {(row["metric"], row["number"]): cell(row) for row in rows}
+    numbers = names_of(rows)
+    return {metric: [cells.get((metric, number), []) for number in numbers] for metric, _ in cells}
+
+
+def page(rows: Sequence[Row], folders: Sequence[Path], out: Path, split: str) -> str:
+    """HTML with the metrics, a column for each checkpoint, and the pictures in `folders` within `out`."""
+    names = "".join(f"<p>{number}: {html.escape(name)}</p>" for number, name in names_of(rows).items())
+    lines = [f"<th>metric</th>{''.join(f'<th>{number}</th>' for number in names_of(rows))}"]
+    for metric, cells in by_metric(rows).items():
+        filled = ("<br>".join(map(html.escape, parts)) for parts in cells)
+        lines.append(f"<td>{html.escape(metric)}</td>" + "".join(f"<td>{text}</td>" for text in filled))
+    table = f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+    pictures = ""
+    for number, folder in enumerate(folders, start=1):
+        files = sorted((out / folder / "predictions").glob("*.png"))
+        images = "".join(
+            f'<p><img style="max-width:100%" src="{(folder / "predictions" / file.name).as_posix()}"></p>'
+            for file in files
+        )
+        pictures += f"<h2>Pictures of {number}</h2>{images}" if files else ""
+    note = (
+        f"{rows[0]['n']} images ({split}). Below a figure stand its 95 % interval, and what it differs from that of 1."
+    )
+    head = f"<!doctype html><meta charset=utf-8><title>Evaluation</title><style>{CSS.read_text()}</style>"
+    return f"{head}<main><h1>Evaluation</h1>{names}<p>{note}</p>{table}{pictures}</main>"
 
 
 if __name__ == "__main__":

@@ -35,14 +35,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from cv_lab.data.base import ImageData
 from cv_lab.files import replacing
 from cv_lab.tasks.base import Exported, Task
 from cv_lab.trial.build import load_task
-from cv_lab.trial.evaluate import build_data, data_of
+from cv_lab.trial.evaluate import build_data, compose_config, data_of
 from cv_lab.trial.predict import add_loading
 
 TOLERANCE = 1e-4  # by which a metric of the test may differ
@@ -139,13 +139,15 @@ def test_data(task: Task, checkpoint: Path, overrides: Sequence[str]) -> ImageDa
         FileNotFoundError: if there is no such folder, or the data are not where they were.
     """
     if overrides:
-        return build_data(task, overrides, "test")
+        return build_data(task, compose_config(task, overrides), overrides)
     config = Path(checkpoint).absolute().parents[1] / ".hydra/config.yaml"
     remedy = "name a data set (data=NAME data.root=...), or give --untested"
     if not config.is_file():
         raise FileNotFoundError(f"{checkpoint} lies in no trial's folder, which tells the test set: {remedy}")
+    composed = OmegaConf.load(config)
+    assert isinstance(composed, DictConfig)
     try:
-        return data_of(task, OmegaConf.load(config))
+        return data_of(task, composed)
     except (FileNotFoundError, ValueError) as error:
         raise FileNotFoundError(f"the test set of the trial cannot be read, {error}: {remedy}") from error
 
@@ -153,7 +155,7 @@ def test_data(task: Task, checkpoint: Path, overrides: Sequence[str]) -> ImageDa
 def metrics_of(task: Task, data: ImageData, run: Run) -> dict[str, float]:
     """The metrics of ``data.test`` for what `run` predicts."""
     meter = copy.deepcopy(task)
-    meter.model = Predicted(task, run)  # type: ignore[assignment]
+    meter.model = Predicted(task, run)
     meter.on_test_epoch_start()
     with torch.inference_mode():
         for batch in data.test_dataloader():

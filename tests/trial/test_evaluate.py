@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +42,13 @@ def test_a_checkpoint_repeats_its_own_test(train: Train, tmp_path: Path, capsys:
     assert (float(accuracy["difference"]), float(accuracy["p"]), accuracy["n"]) == (0, 1, "40")
     assert f1["metric"] == "f1"
     assert (out / "2/test.csv").exists()
-    assert "95 % interval" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "95 % interval" in told
+    assert told.count("+0 %, p = 1") == 2  # of accuracy and F1
+    written = (out / "index.html").read_text()
+    assert "+0 %, p = 1" in written
+    assert '<img style="max-width:100%" src="2/predictions/gallery.png">' in written
+    assert (out / "2/predictions/gallery.png").exists()
     with pytest.raises(SystemExit, match="exist already: give --force"):
         evaluate.main([str(checkpoint), *data, "--out", str(out)])
 
@@ -53,6 +60,59 @@ def test_a_checkpoint_repeats_its_own_test(train: Train, tmp_path: Path, capsys:
     own = ["data=folder", f"data.root={tmp_path}/own", f"cache_dir={tmp_path}/cache", "--out", str(tmp_path / "other")]
     with pytest.raises(SystemExit, match="classes dragon, which the checkpoint does not know"):
         evaluate.main([str(checkpoint), *own])
+
+
+OBJECTS = ("data.train_count=60", "data.test_count=8", "data.image_size=64")
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "images"),
+    [
+        (("task=semantic_segmentation", "model.width=8"), ("data=shapes", *TINY[:3]), 240),
+        (("task=instance_segmentation", "model.backbone.width=8", *OBJECTS), ("data=shapes_large", *OBJECTS), 68),
+    ],
+    ids=["masks", "objects"],
+)
+def test_masks_and_objects_are_measured_on_one_split_or_all(
+    train: Train, tmp_path: Path, options: tuple[str, ...], data: tuple[str, ...], images: int
+) -> None:
+    (checkpoint,) = train(*TINY, *options, *PLAIN).glob("*/checkpoints/best.ckpt")
+    trained = json.loads((checkpoint.parents[1] / "result.json").read_text())["metrics"]
+    for split in ("val", "all"):
+        out = tmp_path / split
+        evaluate.main([str(checkpoint), *data, "--split", split, "--out", str(out), f"cache_dir={tmp_path}/cache"])
+        rows = list(csv.DictReader((out / "metrics.csv").open()))
+        assert (out / "predictions/gallery.png").exists()
+        if split == "all":
+            assert {row["n"] for row in rows} == {str(images)}
+            continue
+        for row in rows:
+            expected = trained[f"{split}/{row['metric']}"]
+            assert float(row["value"]) == pytest.approx(
+                float("nan") if expected is None else expected, abs=1e-5, nan_ok=True
+            )
+    if "test/mean_iou" in trained:
+        assert len((out / "test.csv").read_text().splitlines()) == images + 1
+
+
+def test_checkpoints_with_other_metrics_have_empty_cells() -> None:
+    row = {"unit": "share", "low": None, "high": None, "p": None, "checkpoint": "a.ckpt"}
+    rows = [
+        {**row, "number": 1, "metric": "f1", "value": 0.5},
+        {**row, "number": 2, "metric": "iou", "value": math.nan},
+    ]
+    assert evaluate.by_metric(rows) == {"f1": [["50 %"], []], "iou": [[], ["-"]]}
+
+
+def test_all_images_are_those_of_each_set_once() -> None:
+    data = Holder(("ant", "cat"))
+    data.train, data.val, data.batch_size = data.test.subset([0, 1, 1]), data.test, 2
+    assert evaluate.restrict(data, "all") == 5  # validation and test are one set here
+    batches = list(data.test_dataloader())
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == [0, 1, 2, 3, 4]
+    assert torch.cat([batch["label"] for batch in batches]).tolist() == [0, 1, 1, 0, 1]
+    assert evaluate.restrict(data, "train") == 3
+    assert data.test is data.val is data.train
 
 
 def test_classes_are_matched_by_name() -> None:
