@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,16 +37,6 @@ class Report:
 
     files: list[Path]
     notes: list[str]
-
-
-def report_at_end(folder: Path) -> None:
-    """Write the report of a study that has just ended, and say where it is. Raises nothing: the trials count."""
-    try:
-        report = write_report(folder)
-    except Exception as error:
-        print(f"no report: {type(error).__name__}: {error}", file=sys.stderr)
-        return
-    print(*map(clean, report.notes), *report.files[-1:], sep="\n")
 
 
 def write_report(folder: Path) -> Report:
