@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,8 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Run ``train.py`` with overrides in this process; returns the folder of its study ``s`` under tmp_path."""
-    monkeypatch.syspath_prepend(str(ROOT))
+def train_in(studies: Path, *overrides: str) -> Path:
+    """Run ``train.py`` with overrides in this process; returns the folder of its study ``s`` under `studies`."""
     mode_of = Hydra.get_mode
 
     def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
@@ -46,15 +45,19 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         sets_it = any(override.startswith(("experiment=", "+experiment=", "hydra.mode=")) for override in overrides)
         return mode_of(hydra, config_name, overrides) if sets_it else None
 
-    monkeypatch.setattr(Hydra, "get_mode", mode)
-
-    def run(*overrides: str) -> Path:
+    flags = [override for override in overrides if override.startswith("-")]
+    values = [override for override in overrides if not override.startswith("-")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        patch.setattr(Hydra, "get_mode", mode)
+        patch.setattr(sys, "argv", ["train.py", *flags, f"studies_dir={studies}", "study=s", *values])
         import train
 
-        flags = [override for override in overrides if override.startswith("-")]
-        values = [override for override in overrides if not override.startswith("-")]
-        monkeypatch.setattr(sys, "argv", ["train.py", *flags, f"studies_dir={tmp_path}", "study=s", *values])
         train.main()
-        return tmp_path / "s"
+    return studies / "s"
 
-    return run
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., Path]:
+    """Run ``train.py`` as :func:`train_in` does, with studies under tmp_path."""
+    return partial(train_in, tmp_path)

@@ -124,7 +124,8 @@ def test_adamw_has_torchs_weight_decay_unless_another_is_given() -> None:
 
 
 def test_a_record_tells_the_weight_decay_in_effect(train: Train) -> None:
-    study = train("-m", *TINY, *PLAIN, "optimizer=adam,adamw", "model=small_cnn", "model.width=4")
+    small = (*TINY, *PLAIN, "model=small_cnn", "model.width=4")
+    study = train("-m", "hydra/launcher=basic", *small, "optimizer=adam,adamw")
     recorded = {
         (parameters := read_json(path)["parameters"])["optimizer"]: parameters["weight_decay"]
         for path in study.glob("*/trial.json")
