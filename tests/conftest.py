@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
+from omegaconf import DictConfig
+
+from cv_lab.config import CONF, register_config
 
 # Before torch is imported. Threads gain nothing on tiny data, and wait for each other where other work takes a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +38,13 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The config of a trial with `overrides`, whose folder nobody may use."""
+    register_config()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", ["trial_dir=/tmp/never-written", "study=s", *overrides])
 
 
 def train_in(studies: Path, *overrides: str) -> Path:

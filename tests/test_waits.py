@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 
 from cv_lab.callbacks.finite import RequireFiniteLoss
-from cv_lab.config import CONF, plain, register_config
+from cv_lab.config import plain
 from cv_lab.frozen import shared_heads
 from cv_lab.labels import IGNORE, ClassCounts
 from cv_lab.training.class_weights import with_class_weights
-from tests.conftest import PLAIN
+from tests.conftest import PLAIN, composed
 from tests.pretended_device import WAITS, Wait, pretended_device
 
 Train = Callable[..., Path]
@@ -112,9 +111,7 @@ def test_no_step_waits(steps: Callable[..., dict[str, list[Wait]]], overrides: t
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_no_loss_waits(name: str) -> None:
-    register_config()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = plain(compose("train", [f"loss={name}"]).loss)
+    config = plain(composed(f"loss={name}").loss)
     weights = with_class_weights(config, ("background", "cat", "dog"), lambda: ClassCounts(COUNTS, COUNTS))
     with pretended_device() as waits:
         loss = instantiate(weights).to("gpu")
