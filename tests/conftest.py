@@ -3,11 +3,16 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
+from omegaconf import DictConfig
+
+from cv_lab.config import CONF, register_config
 
 # Before torch is imported. Threads gain nothing on tiny data, and wait for each other where other work takes a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,10 +40,15 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Run ``train.py`` with overrides in this process; returns the folder of its study ``s`` under tmp_path."""
-    monkeypatch.syspath_prepend(str(ROOT))
+def composed(*overrides: str) -> DictConfig:
+    """The config of a trial with `overrides`, whose folder nobody may use."""
+    register_config()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", ["trial_dir=/tmp/never-written", "study=s", *overrides])
+
+
+def train_in(studies: Path, *overrides: str) -> Path:
+    """Run ``train.py`` with overrides in this process; returns the folder of its study ``s`` under `studies`."""
     mode_of = Hydra.get_mode
 
     def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
@@ -46,15 +56,19 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         sets_it = any(override.startswith(("experiment=", "+experiment=", "hydra.mode=")) for override in overrides)
         return mode_of(hydra, config_name, overrides) if sets_it else None
 
-    monkeypatch.setattr(Hydra, "get_mode", mode)
-
-    def run(*overrides: str) -> Path:
+    flags = [override for override in overrides if override.startswith("-")]
+    values = [override for override in overrides if not override.startswith("-")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        patch.setattr(Hydra, "get_mode", mode)
+        patch.setattr(sys, "argv", ["train.py", *flags, f"studies_dir={studies}", "study=s", *values])
         import train
 
-        flags = [override for override in overrides if override.startswith("-")]
-        values = [override for override in overrides if not override.startswith("-")]
-        monkeypatch.setattr(sys, "argv", ["train.py", *flags, f"studies_dir={tmp_path}", "study=s", *values])
         train.main()
-        return tmp_path / "s"
+    return studies / "s"
 
-    return run
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., Path]:
+    """Run ``train.py`` as :func:`train_in` does, with studies under tmp_path."""
+    return partial(train_in, tmp_path)

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from cv_lab.trial.build import load_task
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, train_in
 
 Train = Callable[..., Path]
 
@@ -52,8 +52,14 @@ def test_a_wrong_override_is_named(overrides: list[str], told: list[str]) -> Non
     assert "Traceback" not in answer.stderr
 
 
-def test_a_trial_leaves_a_complete_folder(train: Train) -> None:
-    (folder,) = train(*TINY, "epochs=2").iterdir()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trial's folder, of the default options on few scenes."""
+    (folder,) = train_in(tmp_path_factory.mktemp("trial"), *TINY, "epochs=2").iterdir()
+    return folder
+
+
+def test_a_trial_leaves_a_complete_folder(folder: Path) -> None:
     assert folder.name == "batch_size=32,data.image_size=32,data.test_count=40,data.train_count=200,epochs=2"
     record, result = (json.loads((folder / name).read_text()) for name in ("trial.json", "result.json"))
 
@@ -85,8 +91,7 @@ def test_a_trial_leaves_a_complete_folder(train: Train) -> None:
     assert not list(folder.rglob(".*.[0-9]*"))  # no temporary file is left behind
 
 
-def test_tensorboard_holds_scalars_pictures_and_hparams(train: Train) -> None:
-    (folder,) = train(*TINY).iterdir()
+def test_tensorboard_holds_scalars_pictures_and_hparams(folder: Path) -> None:
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "images": 0})
     events.Reload()
     tags = events.Tags()
@@ -103,8 +108,7 @@ def test_tensorboard_holds_scalars_pictures_and_hparams(train: Train) -> None:
     assert events.Scalars("best/test/accuracy")[-1].value == pytest.approx(result["metrics"]["test/accuracy"])
 
 
-def test_a_checkpoint_loads_safely_and_predicts_alike(train: Train) -> None:
-    (folder,) = train(*TINY).iterdir()
+def test_a_checkpoint_loads_safely_and_predicts_alike(folder: Path) -> None:
     saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     task = load_task(folder / "checkpoints/last.ckpt")
     for name, value in task.state_dict().items():

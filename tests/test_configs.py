@@ -1,13 +1,14 @@
 """Every config file composes, and opens with the command that runs it."""
 
 import inspect
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from cv_lab.config import LONGEST_NAME, plain, register_config, trial_name
 from cv_lab.training.class_weights import with_class_weights
@@ -18,14 +19,19 @@ CONF = ROOT / "conf"
 OPTIONS = [path for path in sorted(CONF.glob("*/[!_]*.yaml")) if path.parent.name != "hydra"]
 
 
+@cache
+def composed(group: str, option: str) -> DictConfig:
+    """The config with an option of a group, of callbacks beside the default ones."""
+    register_config()
+    options = ["default", option] if group == "callbacks" and option != "default" else [option]
+    choice = f"[{','.join(options)}]" if group in ("callbacks", "logger") else option
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", [f"{group}={choice}", "trial_dir=/tmp/never-written", "study=s"])
+
+
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_config_composes_and_instantiates(path: Path) -> None:
-    register_config()
-    group, option = path.parent.name, path.stem
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        choice = f"[default,{option}]" if group == "callbacks" and option != "default" else option
-        choice = "[default]" if choice == "default" else choice
-        config = compose("train", [f"{group}={choice}", "trial_dir=/tmp/never-written", "study=s"])
+    config = composed(path.parent.name, path.stem)
     for key in ("data", "model", "optimizer", "scheduler", "augmentation", "logger", "callbacks", "pictures"):
         instantiate(config[key])
     if config.loss is not None:
@@ -74,9 +80,7 @@ def given_by_options() -> dict[str, list[dict[str, Any]]]:
     for path in OPTIONS:
         group, option = path.parent.name, path.stem
         if group not in ("experiment", "debug"):
-            with initialize_config_dir(str(CONF), version_base="1.3"):
-                config = compose("train", [f"{group}={[option] if group in ('callbacks', 'logger') else option}"])
-            walk(OmegaConf.to_container(config)[group])
+            walk(OmegaConf.to_container(composed(group, option))[group])
     return found
 
 
@@ -91,7 +95,6 @@ def python_defaults(target: Any) -> dict[tuple[Any, str], Any]:
 
 def test_defaults_in_python_are_those_of_the_configs() -> None:
     """Where every option gives a value, a default in Python is never used, and must not be yet another one."""
-    register_config()
     given: dict[tuple[Any, str], list[Any]] = {}
     defaults: dict[tuple[Any, str], Any] = {}
     for name, options in given_by_options().items():

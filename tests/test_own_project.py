@@ -22,6 +22,7 @@ PAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs_by_its_command(page: str, tmp_path: Path) -> None:
     text = (ROOT / f"docs/{page}.md").read_text()

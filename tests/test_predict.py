@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +17,7 @@ from cv_lab.tasks.base import Photo
 from cv_lab.tasks.classification import Classification
 from cv_lab.tasks.semantic_segmentation import classes_at
 from cv_lab.trial import predict
-from tests.conftest import PLAIN, ROOT, TINY
+from tests.conftest import PLAIN, TINY, train_in
 
 Train = Callable[..., Path]
 
@@ -42,8 +39,8 @@ def run(study: Path, photo: Path, *options: str) -> Path:
     return out
 
 
-def test_a_classifier_gives_probabilities(train: Train, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = run(train(*TINY, *PLAIN), photo)
+def test_a_classifier_gives_probabilities(classifier: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(classifier.parents[2], photo)
     (row,) = csv.DictReader((out / "predictions.csv").open())
     assert row.pop("image") == str(photo)
     predicted = row.pop("predicted")
@@ -58,8 +55,8 @@ def test_a_classifier_gives_probabilities(train: Train, photo: Path, capsys: pyt
     assert f"holiday.jpg: {predicted} (" in capsys.readouterr().out
 
 
-def test_a_segmenter_gives_masks(train: Train, photo: Path) -> None:
-    out = run(train("task=semantic_segmentation", "model.width=8", *TINY, *PLAIN), photo)
+def test_a_segmenter_gives_masks(segmenter: Path, photo: Path) -> None:
+    out = run(segmenter, photo)
     mask = np.asarray(Image.open(out / "holiday_mask.png"))
     assert mask.shape == (60, 100)  # its own size, though the network sees it in 32 x 32
     assert mask.max() < 9
@@ -67,8 +64,8 @@ def test_a_segmenter_gives_masks(train: Train, photo: Path) -> None:
 
 
 def test_mask_rcnn_gives_objects_at_the_images_own_size(train: Train, photo: Path) -> None:
-    tiny = (*TINY, "data.image_size=64", "model.backbone.width=8", *PLAIN)
-    out = run(train("task=instance_segmentation", *tiny), photo, "--yolo")
+    light = ("model.channels=8", "model.backbone.width=8", "model.box_channels=16", "model.mask_layers=[8]")
+    out = run(train("task=instance_segmentation", *TINY, "data.image_size=64", *light, *PLAIN), photo, "--yolo")
     found = json.loads((out / "detections.json").read_text())
     assert all(one["segmentation"]["size"] == [60, 100] for one in found)
     assert {one["image_id"] for one in found} <= {1}
@@ -94,12 +91,15 @@ def test_images_that_are_not_there(tmp_path: Path, images: str, words: str) -> N
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a tiny classifier."""
-    folder = tmp_path_factory.mktemp("trial")
-    overrides = [*TINY, *PLAIN, "model=small_cnn", "model.width=4", f"studies_dir={folder}", "study=s"]
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    subprocess.run(command, check=True, capture_output=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    (checkpoint,) = folder.glob("s/*/checkpoints/best.ckpt")
+    study = train_in(tmp_path_factory.mktemp("trial"), *TINY, *PLAIN, "model=small_cnn", "model.width=4")
+    (checkpoint,) = study.glob("*/checkpoints/best.ckpt")
     return checkpoint
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study of a tiny segmenter."""
+    return train_in(tmp_path_factory.mktemp("trial"), "task=semantic_segmentation", "model.width=8", *TINY, *PLAIN)
 
 
 def save(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
@@ -154,9 +154,8 @@ def test_a_file_that_is_given_twice_is_predicted_once_and_results_are_no_images(
     assert predict.images_in([tmp_path, image], tmp_path / "out") == [image]
 
 
-def test_results_do_not_replace_images_or_each_other(train: Train, tmp_path: Path) -> None:
-    study = train("task=semantic_segmentation", "model.width=8", *TINY, *PLAIN)
-    (checkpoint,) = study.glob("*/checkpoints/best.ckpt")
+def test_results_do_not_replace_images_or_each_other(segmenter: Path, tmp_path: Path) -> None:
+    (checkpoint,) = segmenter.glob("*/checkpoints/best.ckpt")
     images = [str(save(tmp_path / "in" / name)) for name in ("a.png", "a_mask.png")]
     with pytest.raises(SystemExit, match=r"a.png and .*a_mask.png would both be written to .*a_mask.png"):
         predict.main([str(checkpoint), *images, "--out", str(tmp_path / "out")])

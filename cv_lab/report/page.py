@@ -2,9 +2,8 @@
 
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,14 @@ from cv_lab.report.wording import clean, count, seconds, slug
 from cv_lab.study.read import FIGURES, Study, read_study
 from cv_lab.study.trials import Trial
 
+CHARTS: tuple[tuple[str, Callable[[Section], Sequence[figures.Figure]]], ...] = (
+    ("the figures of what was varied", figures.swept),
+    ("the curves", figures.curves),
+    ("the figures of the cost", figures.cost),
+    ("the calibration", answers.calibration),
+    ("the figure of the classes", figures.classes),
+)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -30,16 +37,6 @@ class Report:
 
     files: list[Path]
     notes: list[str]
-
-
-def report_at_end(folder: Path) -> None:
-    """Write the report of a study that has just ended, and say where it is. Raises nothing: the trials count."""
-    try:
-        report = write_report(folder)
-    except Exception as error:
-        print(f"no report: {type(error).__name__}: {error}", file=sys.stderr)
-        return
-    print(*map(clean, report.notes), *report.files[-1:], sep="\n")
 
 
 def write_report(folder: Path) -> Report:
@@ -92,17 +89,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
             return otherwise
 
     key = f"s{index}"
-    charts = [
-        figure
-        for what, make in (
-            ("the figures of what was varied", figures.swept),
-            ("the curves", figures.curves),
-            ("the figures of the cost", figures.cost),
-            ("the calibration", answers.calibration),
-            ("the figure of the classes", figures.classes),
-        )
-        for figure in attempt(what, lambda make=make: make(section), [])  # type: ignore[misc]
-    ]
+    charts = [figure for what, make in CHARTS for figure in attempt(what, partial(make, section), [])]
     prefix = f"{index}_{slug(section.task)}_"
     failed = [trial for trial in section.trials if trial.status == "failed"]
     return {

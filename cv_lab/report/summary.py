@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cv_lab.study.effects import without_effect
@@ -29,7 +29,6 @@ class StudySummary(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _check_study(config, lambda: config.hydra.sweep.dir)
-        _set_direction(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from cv_lab.report.page import write_report  # which --help need not wait for
@@ -76,25 +75,6 @@ def _check_study(config: DictConfig, folder: Callable[[], str]) -> None:
         _refuse(str(error).splitlines()[0])
     finally:
         HydraConfig.instance().cfg = before
-
-
-def _set_direction(config: DictConfig) -> None:
-    """Let a search maximise or minimise as the task's metric asks for; a sweeper's own default is to minimise."""
-    sweeper = config.hydra.sweeper
-    if "direction" not in sweeper:
-        return
-    from hydra.utils import get_class  # the task is imported for its mode, which takes seconds
-
-    right = {"max": "maximize", "min": "minimize"}[get_class(config.task._target_).mode]  # type: ignore[attr-defined]
-    asked = [o.partition("=")[2] for o in config.hydra.overrides.hydra if o.startswith("hydra.sweeper.direction=")]
-    if any(direction != right for direction in asked):
-        _refuse(
-            f"hydra.sweeper.direction={asked[-1]}, but the metric that the task is judged by is to be {right}d: leave "
-            "it out"
-        )
-    with read_write(config.hydra), open_dict(config.hydra):
-        sweeper.direction = right
-        config.hydra.overrides.hydra.append(f"hydra.sweeper.direction={right}")  # for the configs of the trials
 
 
 def _refuse(message: str) -> None:

@@ -1,10 +1,10 @@
-"""What is wrong with a training, found in its table of epochs and its confusion matrices, in words.
+"""Detect what goes wrong in a training, from its table of epochs and its confusion matrices.
 
-Pure functions of numbers: they serve every task, and need neither torch nor Lightning. Each returns the message of a
-finding as of the last epoch in `rows`, or None.
+Each function looks for one fault after the last epoch in `rows`, and returns a message with advice, or None. They serve
+every task, and need neither torch nor Lightning. Their common arguments are
 
-`rows` is the table of epochs, the oldest first, with "epoch", "train/loss", "val/loss" and the monitored metric.
-`in_use` names what the trial uses already, in the words of :data:`REMEDIES`; no message recommends it.
+- `rows`: the table of epochs, the oldest first, with "epoch", "train/loss", "val/loss" and the monitored metric;
+- `in_use`: names of :data:`REMEDIES` that the trial uses already, so that no message recommends them.
 """
 
 import math
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 Rows = Sequence[Mapping[str, float]]
 Counts = NDArray[np.integer]
 
-COLLAPSED = 0.1  # other classes are predicted this much as often as they occur, or less
-NO_AGREEMENT = 0.02  # Cohen's kappa up to which predictions agree with the truth only by chance
-EXPLODED = 10.0  # ratio of the loss to that of the untrained network
-DIVERGED = 1.2  # ratio of the training loss to its lowest so far, after rising twice in a row
-DEAD = 0.01  # share of the first epoch's training loss by which it must fall
-DEAD_EPOCHS = 3  # number of epochs within which it must fall
-MIN_STEPS = 100  # optimizer steps before a network is judged
-MIN_STEPS_AT_END = 30  # the same for a shorter training, which is judged at its end
-OVERFIT_RATIO = 1.1  # ratio of the validation loss to its lowest so far
-OVERFIT_PATIENCE = 3  # number of epochs since that lowest loss, while the training loss kept falling
+COLLAPSED = 0.1  # maximum ratio of the predicted to the true share of all other classes
+NO_AGREEMENT = 0.02  # maximum Cohen's kappa of predictions that agree with the truth by chance only
+EXPLODED = 10.0  # minimum ratio of the loss to that of the untrained network
+DIVERGED = 1.2  # minimum ratio of the training loss to its lowest so far, after it rose twice in a row
+DEAD = 0.01  # minimum fall of the training loss, as a share of its value in the first epoch
+DEAD_EPOCHS = 3  # epochs within which it must fall so far
+MIN_STEPS = 100  # optimizer steps until a network is judged
+MIN_STEPS_AT_END = 30  # optimizer steps until it is judged at the end of a shorter training
+OVERFIT_RATIO = 1.1  # minimum ratio of the validation loss to its lowest so far
+OVERFIT_PATIENCE = 3  # minimum number of epochs since that lowest loss
 
-# What messages recommend, by a name that `in_use` may hold.
+# Advice in messages, by the names that `in_use` may hold.
 REMEDIES = {
     "class weights": "class weights (loss=weighted_cross_entropy)",
     "overlap loss": "a loss of overlap (loss=dice_cross_entropy)",
@@ -43,17 +43,12 @@ REMEDIES = {
 
 
 def had_time_to_learn(steps: int, planned: int) -> bool:
-    """Whether a network has trained for long enough that a failure to learn means something.
-
-    Args:
-        steps: optimizer steps so far.
-        planned: optimizer steps of the whole training.
-    """
+    """Whether a network should have learned something after `steps` of its `planned` optimizer steps."""
     return steps >= min(MIN_STEPS, max(MIN_STEPS_AT_END, planned))
 
 
 def collapse(counts: Counts, classes: Sequence[str], unit: str, in_use: Collection[str] = ()) -> str | None:
-    """One class takes nearly all predictions while the truth holds more.
+    """Detect that nearly all predictions are of one class although others occur.
 
     Args:
         counts: int (K, K) of the validation set; rows are the truth.
@@ -76,9 +71,9 @@ def collapse(counts: Counts, classes: Sequence[str], unit: str, in_use: Collecti
 
 
 def chance_level(counts: Counts, unit: str, in_use: Collection[str] = ()) -> str | None:
-    """Predictions agree with the truth no more than if they were drawn blindly with the same class shares.
+    """Detect that predictions are no better than random ones with the same shares of classes.
 
-    Measured by Cohen's kappa, which is 0 then; small samples get two standard errors. Arguments as of
+    Cohen's kappa is 0 for such predictions; a small sample may exceed it by two standard errors. For the arguments see
     :func:`collapse`.
     """
     truth, predicted = _shares(counts)
@@ -88,23 +83,18 @@ def chance_level(counts: Counts, unit: str, in_use: Collection[str] = ()) -> str
     n = int(counts.sum())
     accuracy = float(counts.diagonal().sum()) / n
     kappa = (accuracy - blind) / (1 - blind)
-    error = 0.0 if unit == "pixels" else math.sqrt(blind / (n * (1 - blind)))  # pixels are no independent samples
+    error = 0.0 if unit == "pixels" else math.sqrt(blind / (n * (1 - blind)))  # pixels are not independent samples
     if kappa > max(NO_AGREEMENT, 2 * error):
         return None
     return (
-        f"the network does no better than chance: {_percent(accuracy)} of the {unit} are right, and blind guessing "
-        f"of its classes would give {_percent(blind)}. "
+        f"the network does no better than chance: {_percent(accuracy)} of the {unit} are right, and random "
+        f"guesses with the same shares of classes would give {_percent(blind)}. "
         f"Try {_advice(['overfitting on purpose'], in_use, 'another learning rate (ten times higher or lower)')}"
     )
 
 
 def exploding_loss(rows: Rows, untrained_loss: float, in_use: Collection[str] = ()) -> str | None:
-    """The loss is far above that of the untrained network.
-
-    Args:
-        rows: see above.
-        untrained_loss: of the first training step.
-    """
+    """Detect a loss far above `untrained_loss`, which is that of the first training step."""
     for split in ("train", "val"):
         loss = rows[-1].get(f"{split}/loss", 0.0)
         if loss > EXPLODED * untrained_loss > 0:
@@ -117,7 +107,7 @@ def exploding_loss(rows: Rows, untrained_loss: float, in_use: Collection[str] = 
 
 
 def diverging_loss(rows: Rows, in_use: Collection[str] = ()) -> str | None:
-    """The training loss rises, for two epochs and well above its lowest."""
+    """Detect a training loss that rose in the last two epochs, well above its lowest."""
     losses = [row["train/loss"] for row in rows]
     if len(losses) < 3 or not losses[-3] < losses[-2] < losses[-1] or losses[-1] <= DIVERGED * min(losses):
         return None
@@ -128,7 +118,7 @@ def diverging_loss(rows: Rows, in_use: Collection[str] = ()) -> str | None:
 
 
 def dead_learning(rows: Rows) -> str | None:
-    """The training loss does not fall from the first epoch on."""
+    """Detect a training loss that has not fallen since the first epoch."""
     losses = [row["train/loss"] for row in rows]
     if len(losses) < DEAD_EPOCHS or min(losses) < (1 - DEAD) * losses[0]:
         return None
@@ -140,7 +130,7 @@ def dead_learning(rows: Rows) -> str | None:
 
 
 def overfitting(rows: Rows, monitor: str, in_use: Collection[str] = ()) -> str | None:
-    """The validation loss has been rising for some epochs while the training loss fell on."""
+    """Detect a validation loss that has risen for some epochs while the training loss kept falling."""
     losses = [row["val/loss"] for row in rows if "val/loss" in row]
     if len(losses) < len(rows):
         return None  # not every epoch was validated
@@ -165,13 +155,13 @@ _SPLITS = {"train": "training", "val": "validation"}
 
 
 def _advice(remedies: Sequence[str], in_use: Collection[str], *others: str) -> str:
-    """The remedies that are not in use, and the `others`, as "a, b or c"."""
+    """List the remedies that are not in use, and the `others`, as "a, b or c"."""
     *first, last = [REMEDIES[name] for name in remedies if name not in in_use] + list(others)
     return f"{', '.join(first)} or {last}" if first else last
 
 
 def _shares(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of each class in truth and in prediction, (K,) each."""
+    """Return the share of each class in the truth and in the predictions, (K,) each."""
     total = max(int(counts.sum()), 1)
     return counts.sum(1) / total, counts.sum(0) / total
 

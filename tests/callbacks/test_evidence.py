@@ -22,7 +22,7 @@ Train = Callable[..., Path]
     [
         ("loss=weighted_cross_entropy", "label_smoothing=0.1"),
         (
-            *("task=linear_probing", "model=timm", "model.name=resnet18", "+model.image_size=32", "weights=none"),
+            *("task=linear_probing", "model=timm", "model.name=test_resnet", "model.image_size=32", "weights=none"),
             *("lr=1e-2,1e-3", "-m", "cache_dir=${studies_dir}/cache"),
         ),
     ],

@@ -11,17 +11,17 @@ from cv_lab.files import read_json
 from tests.conftest import TINY
 
 Train = Callable[..., Path]
-PROBE = ("task=linear_probing", "model=timm", "model.name=resnet18", "+model.image_size=32", "weights=none")
+PROBE = ("task=linear_probing", "model=timm", "model.name=test_resnet", "model.image_size=32", "weights=none")
 
 
 @pytest.mark.parametrize(
     "overrides",
-    [("lr=1e-2,1e-3", *PROBE), ("lr=1e-2", *PROBE), ("lr=1e-2", "trainer.accumulate_grad_batches=2")],
+    [("-m", "lr=1e-2,1e-3", *PROBE), ("lr=1e-2", *PROBE), ("lr=1e-2", "trainer.accumulate_grad_batches=2")],
     ids=["heads together", "head alone", "network"],
 )
 def test_every_curve_has_one_point_an_epoch_at_its_step(train: Train, overrides: tuple[str, ...]) -> None:
     options = ("epochs=3", "pictures=none", "cache_dir=${studies_dir}/cache")
-    for path in train("-m", *TINY, *options, *overrides).glob("*/result.json"):
+    for path in train(*TINY, *options, *overrides).glob("*/result.json"):
         events = EventAccumulator(str(path.parent))
         events.Reload()
         with open(path.parent / "metrics.csv") as file:

@@ -5,20 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from cv_lab.config import register_config
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY, composed
 
 EXPERIMENTS = ["pets_epochs", "pets_learning_rate", "pets_label_smoothing", "probe_epochs", "probe_learning_rate"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_study_starts_from_published_weights_without_augmentation(name: str) -> None:
-    register_config()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", [f"experiment={name}", "model.name=resnet18", "trial_dir=/tmp/never-written"])
-        own = compose("train", [f"experiment={name}", "model=timm", "weights=x.pt", "trial_dir=/tmp/never-written"])
+    config = composed(f"experiment={name}", "model.name=resnet18")
+    own = composed(f"experiment={name}", "model=timm", "weights=x.pt")
     assert config.model._target_.endswith("TorchvisionNetwork")
     assert own.model._target_.endswith("TimmNetwork")
     assert (config.weights, config.augmentation) == ("default", None)

@@ -37,6 +37,17 @@ def of_any_size(name: str) -> object:
     return pytest.param(name, marks=[pytest.mark.slow, pytest.mark.huge]) if large else name
 
 
+def smallest_of_each_family() -> set[str]:
+    sizes = {name: get_model_weights(name).DEFAULT.meta["num_params"] for name in CLASSIFIERS}
+    smallest: dict[str, str] = {}
+    for name in sorted(CLASSIFIERS, key=sizes.__getitem__):
+        smallest.setdefault(re.split(r"[_\d]", name)[0], name)
+    return set(smallest.values())
+
+
+QUICK = smallest_of_each_family()
+
+
 def as_published(name: str, state: State) -> State:
     """`state` with the names that torchvision's files have, which are older than its networks."""
     old = {"mlp.0.": "mlp.linear_1.", "mlp.3.": "mlp.linear_2."}
@@ -90,7 +101,7 @@ def test_a_published_file_gives_the_logits_of_torchvisions_builder(
             torch.testing.assert_close(logits, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ON_META)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in ON_META])
 def test_names_and_shapes_of_every_published_file_fit(name: str) -> None:
     make = TorchvisionNetwork(name)
     with torch.device("meta"):

@@ -49,8 +49,9 @@ def test_trials_that_differ_in_a_file_alone_are_two_settings(train: Train, tmp_p
     write_experiment(tmp_path, "narrow", "model:\n  width: 4")
     flag = write_experiment(tmp_path, "wide", "model:\n  width: 16")
     small = [override for override in SMALL if override != "model.width=8"]
-    train("-m", flag, *small, "experiment=narrow", "seed=1")
-    study = train("-m", flag, *small, "experiment=wide", "seed=2")
+    basic = ("-m", flag, "hydra/launcher=basic", *small)
+    train(*basic, "experiment=narrow", "seed=1")
+    study = train(*basic, "experiment=wide", "seed=2")
     trials = read_study(study).trials
     assert len(trials) == 2
     assert len(group_by_setting(trials)) == 2
@@ -100,7 +101,7 @@ def test_a_new_key_of_the_config_leaves_completed_trials_as_they_are(
 
 
 def test_trials_under_other_versions_say_so(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
-    study = train("-m", *SMALL, "seed=1,2")
+    study = train("-m", "hydra/launcher=basic", *SMALL, "seed=1,2")
     path, other = sorted(study.glob("*/trial.json"))
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"versions": record["versions"] | {"torch": "2.0"}}))

@@ -231,5 +231,5 @@ def test_other_launchers_fill_the_same_folders(overrides: list[str], tmp_path: P
     assert statuses == {"none": "completed", "raise": "failed"}
     assert "val/accuracy" in answer.stdout
     with pytest.raises(SystemExit):  # any launcher goes on with what another began
-        train(*arguments[2:])
+        train(*arguments[2:], "hydra/launcher=basic")
     assert len(records(tmp_path / "s")["raise"]["attempts"]) == 1

@@ -5,8 +5,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.conftest import ROOT
 from tests.study.test_launcher import SMALL
@@ -15,13 +18,16 @@ ELSEWHERE = ROOT / "tests/study/elsewhere"
 KILL = ("+callbacks.kill._target_=tests.saboteur.KillOnce", "+callbacks.kill.moment=last,none")
 
 
-def run(tmp_path: Path, study: str, disguised: bool) -> subprocess.CompletedProcess[str]:
-    """Run a study of two trials, one of which is killed in its second epoch unless a file says that it was."""
-    path = [str(ELSEWHERE)] if disguised else []
-    path += [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    overrides = ("epochs=2", "jobs=2", *KILL, f"+callbacks.kill.flag={tmp_path}/{study}", f"study={study}")
+def overrides(tmp_path: Path, study: str) -> list[str]:
+    """A study of two trials, one of which is killed in its second epoch unless a file says that it was."""
+    kill = (*KILL, f"+callbacks.kill.flag={tmp_path}/{study}")
+    return ["-m", *SMALL, f"studies_dir={tmp_path}", f"study={study}", "epochs=2", "jobs=2", *kill]
+
+
+def run_disguised(tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    path = [str(ELSEWHERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.run(
-        [sys.executable, "train.py", "-m", *SMALL, f"studies_dir={tmp_path}", *overrides],
+        [sys.executable, "train.py", *overrides(tmp_path, "elsewhere")],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
@@ -40,13 +46,15 @@ def figures(study: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_study_runs_and_resumes_without_posix_and_has_equal_figures(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_study_runs_and_resumes_without_posix_and_has_equal_figures(
+    train: Callable[..., Path], tmp_path: Path
+) -> None:
     (tmp_path / "here-last").touch()  # here none is killed
-    here = run(tmp_path, "here", disguised=False)
-    assert here.returncode == 0, here.stdout + here.stderr
-    killed = run(tmp_path, "elsewhere", disguised=True)
+    train(*overrides(tmp_path, "here"))
+    killed = run_disguised(tmp_path)
     assert killed.returncode == 1, killed.stdout + killed.stderr
-    continued = run(tmp_path, "elsewhere", disguised=True)
+    continued = run_disguised(tmp_path)
     assert continued.returncode == 0, continued.stdout + continued.stderr
     assert "continued" in continued.stdout
     assert "Traceback" not in killed.stderr + continued.stderr

@@ -120,7 +120,13 @@ def test_the_best_epoch_is_tested_and_loaded(
 
 @pytest.mark.parametrize(
     "schedule",
-    ["head", "head, averaged", "one stage after another", "statistics thaw", "decay and one cycle", "averaged"],
+    [
+        "one stage after another",
+        *(
+            pytest.param(schedule, marks=pytest.mark.slow)
+            for schedule in ("head", "head, averaged", "statistics thaw", "decay and one cycle", "averaged")
+        ),
+    ],
 )
 def test_a_trial_continued_twice_ends_as_an_unbroken_one(
     train: Train, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, schedule: str

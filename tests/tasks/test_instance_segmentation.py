@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cv_lab.callbacks.finite import RequireFiniteLoss
 from cv_lab.callbacks.pictures.instances import panoptic_quality
-from cv_lab.config import register_config
 from cv_lab.data.instances import from_numbered
 from cv_lab.data.shapes import Shapes
 from cv_lab.labels import NonFiniteLossError
@@ -25,7 +23,7 @@ from cv_lab.training.average_precision import Found
 from cv_lab.trial.build import build_task, load_task
 from cv_lab.trial.predict import predict
 from cv_lab.trial.predictor import Predictor
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY, composed
 
 Train = Callable[..., Path]
 LIGHT = ("model.channels=8", "model.backbone.width=8", "model.box_channels=16", "model.mask_layers=[8]")
@@ -33,9 +31,7 @@ SMALL = ("task=instance_segmentation", *TINY, "data.train_count=80", "batch_size
 
 
 def build(*overrides: str, task: bool = True) -> Any:
-    register_config()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", ["task=instance_segmentation", "trial_dir=/tmp/x", "study=s", *overrides])
+    config = composed("task=instance_segmentation", *overrides)
     return build_task(config, ("cat", "dog")) if task else config
 
 

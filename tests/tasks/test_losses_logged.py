@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from cv_lab.config import register_config
 from cv_lab.files import read_json
 from cv_lab.labels import IGNORE
 from cv_lab.trial.build import load_task
-from tests.conftest import PLAIN, ROOT, TINY
+from tests.conftest import PLAIN, TINY, composed
 
 Train = Callable[..., Path]
 
@@ -32,9 +30,7 @@ def test_cross_entropy_is_plain_whatever_training_minimises(train: Train, overri
     metrics = read_json(folder / "result.json")["metrics"]
     assert "train/cross_entropy" not in metrics
     task = load_task(folder / "checkpoints/best.ckpt")
-    register_config()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        data = instantiate(compose("train", [*TINY, *overrides, "trial_dir=/tmp/x"]).data, target=task.target)
+    data = instantiate(composed(*TINY, *overrides).data, target=task.target)
     data.setup()
     data.preprocessing = task.preprocessing.over(data.mean, data.std)
     for split, dataset in (("val", data.val), ("test", data.test)):

@@ -9,25 +9,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from cv_lab.config import register_config
 from cv_lab.data.scenes import CLASSES
 from cv_lab.report.page import write_report
 from cv_lab.tasks.multilabel import MultiLabelClassification
 from cv_lab.trial import export, predict
 from cv_lab.trial.build import build_task, load_task
-from tests.conftest import PLAIN, ROOT, TINY
+from tests.conftest import PLAIN, TINY, composed
 
 Train = Callable[..., Path]
 
 
 def config_of(*overrides: str) -> DictConfig:
-    register_config()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", ["task=multilabel", "model=small_cnn", "model.width=4", "trial_dir=.", *overrides])
+    return composed("task=multilabel", "model=small_cnn", "model.width=4", *overrides)
 
 
 def task_of(*overrides: str, classes: tuple[str, ...] = ("a", "b", "c")) -> MultiLabelClassification:

@@ -8,24 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cv_lab.config import register_config
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
 from cv_lab.trial.build import build_task, load_task
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY, composed
 
 Train = Callable[..., Path]
 SMALL = ("task=semantic_segmentation", *TINY, "model.width=8")
 
 
 def build(*overrides: str) -> SemanticSegmentation:
-    register_config()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", ["task=semantic_segmentation", "trial_dir=/tmp/x", "study=s", *overrides])
-    task = build_task(config, ("background", "cat", "dog"))
+    task = build_task(composed("task=semantic_segmentation", *overrides), ("background", "cat", "dog"))
     assert isinstance(task, SemanticSegmentation)
     return task
 
@@ -95,11 +90,9 @@ def test_a_frozen_encoder_keeps_weights_and_statistics() -> None:
 
 
 def test_an_experiment_and_the_command_line_override_what_the_task_chose(tmp_path: Path) -> None:
-    register_config()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        task = compose("train", ["task=semantic_segmentation"])
-        experiment = compose("train", ["experiment=camvid"])
-        override = compose("train", ["experiment=camvid", "model=small_unet", "loss=dice", "lr=0.5"])
+    task = composed("task=semantic_segmentation")
+    experiment = composed("experiment=camvid")
+    override = composed("experiment=camvid", "model=small_unet", "loss=dice", "lr=0.5")
     assert task.model._target_.endswith("SmallUNet")
     assert experiment.model._target_.endswith("SmpNetwork")
     assert override.model._target_.endswith("SmallUNet")

@@ -14,10 +14,10 @@ from tests.conftest import PLAIN
 
 FEW = ("data.train_count=60", "data.test_count=10", "data.image_size=32", "batch_size=8", "epochs=1")
 NETWORKS = [
-    ("task=linear_probing", TorchvisionNetwork("mnasnet0_5")),
+    pytest.param("task=linear_probing", TorchvisionNetwork("mnasnet0_5"), marks=pytest.mark.slow),
     ("task=linear_probing", TorchvisionNetwork("squeezenet1_1")),
-    ("task=finetuning", TorchvisionNetwork("squeezenet1_1")),
-    ("task=linear_probing", TimmNetwork("repvit_m1")),
+    pytest.param("task=finetuning", TorchvisionNetwork("squeezenet1_1"), marks=pytest.mark.slow),
+    pytest.param("task=linear_probing", TimmNetwork("repvit_m1"), marks=pytest.mark.slow),
 ]
 
 

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
 
 from cv_lab.callbacks.diagnostics import remedies_in_use
-from cv_lab.config import KEYS, plain, register_config
+from cv_lab.config import KEYS, plain
 from cv_lab.files import read_json
 from cv_lab.frozen.heads import train_heads
 from cv_lab.frozen.shared_heads import new_optimizer
@@ -21,21 +19,15 @@ from cv_lab.tasks.base import Task
 from cv_lab.training.losses import CrossEntropy
 from cv_lab.training.optimizers import optimizer_factory
 from cv_lab.trial.build import build_task
-from tests.conftest import PLAIN, ROOT, TINY
+from tests.conftest import PLAIN, ROOT, TINY, composed
 
 Train = Callable[..., Path]
 OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("[!_]*.yaml"))
 SPARED = ("optimizer.decay_norms=false", "weight_decay=0.1")
 
 
-def config(*overrides: str) -> DictConfig:
-    register_config()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", ["trial_dir=/tmp/x", "study=s", *overrides])
-
-
 def build(*overrides: str) -> Task:
-    return build_task(config(*overrides), ("a", "b", "c"))
+    return build_task(composed(*overrides), ("a", "b", "c"))
 
 
 def decays(optimizer: Optimizer) -> dict[int, float]:
@@ -93,11 +85,11 @@ def test_learning_rates_of_stages_hold_for_both_of_their_groups() -> None:
 
 
 def test_fine_tuning_spares_norms_unless_told_otherwise() -> None:
-    assert config("task=finetuning").optimizer.decay_norms is False
-    assert config("task=finetuning", "optimizer=sgd").optimizer.decay_norms is False
-    assert config("task=finetuning", "optimizer.decay_norms=true").optimizer.decay_norms is True
+    assert composed("task=finetuning").optimizer.decay_norms is False
+    assert composed("task=finetuning", "optimizer=sgd").optimizer.decay_norms is False
+    assert composed("task=finetuning", "optimizer.decay_norms=true").optimizer.decay_norms is True
     for task in ("classification", "linear_probing", "semantic_segmentation", "instance_segmentation"):
-        assert config(f"task={task}").optimizer.decay_norms is True
+        assert composed(f"task={task}").optimizer.decay_norms is True
 
 
 def test_an_optimizer_without_the_option_is_left_as_it_is() -> None:
@@ -119,12 +111,13 @@ def test_adamw_has_torchs_weight_decay_unless_another_is_given() -> None:
         (["task=instance_segmentation"], 1e-4),  # which is adamw's there
         (["experiment=cifar100_fast", "optimizer=adamw", "optimizer.nesterov=null"], 1e-3),
     ):
-        found = config(*overrides)
+        found = composed(*overrides)
         assert found.weight_decay == found.optimizer.weight_decay == expected, overrides
 
 
 def test_a_record_tells_the_weight_decay_in_effect(train: Train) -> None:
-    study = train("-m", *TINY, *PLAIN, "optimizer=adam,adamw", "model=small_cnn", "model.width=4")
+    small = (*TINY, *PLAIN, "model=small_cnn", "model.width=4")
+    study = train("-m", "hydra/launcher=basic", *small, "optimizer=adam,adamw")
     recorded = {
         (parameters := read_json(path)["parameters"])["optimizer"]: parameters["weight_decay"]
         for path in study.glob("*/trial.json")
@@ -135,11 +128,11 @@ def test_a_record_tells_the_weight_decay_in_effect(train: Train) -> None:
 
 
 def test_a_weight_decay_of_the_optimizer_alone_is_what_counts() -> None:
-    found = config("optimizer=adamw", "optimizer.weight_decay=0.3")
+    found = composed("optimizer=adamw", "optimizer.weight_decay=0.3")
     recorded = parameters(found, KEYS, {"optimizer": "adamw"}, ["optimizer=adamw", "optimizer.weight_decay=0.3"])
     assert recorded["weight_decay"] == 0.3
     assert "weight decay" in remedies_in_use(found, {})
-    assert "weight decay" not in remedies_in_use(config("optimizer=adamw", "optimizer.weight_decay=0"), {})
+    assert "weight decay" not in remedies_in_use(composed("optimizer=adamw", "optimizer.weight_decay=0"), {})
 
 
 def test_muon_turns_gradients_of_matrices_into_their_nearest_orthogonal_ones() -> None:
@@ -181,7 +174,7 @@ def test_heads_that_are_trained_together_spare_their_biases_too(name: str) -> No
     batches = torch.arange(24).view(4, 6)
     options = {"lr": 0.05, "weight_decay": 0.5}
     points = [
-        {"optimizer": {**plain(config(f"optimizer={name}").optimizer), **options, "decay_norms": decay_norms}}
+        {"optimizer": {**plain(composed(f"optimizer={name}").optimizer), **options, "decay_norms": decay_norms}}
         for decay_norms in (False, True)
     ]
     rates = torch.full((9, 2), 0.05)

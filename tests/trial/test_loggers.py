@@ -63,11 +63,12 @@ def test_two_loggers_hold_the_same_figures(train: Train) -> None:
     assert tested == pytest.approx([events.Scalars("best/test/accuracy")[-1].value] * len(tested))
 
 
+@pytest.mark.slow
 def test_a_continued_trial_neither_doubles_nor_loses_a_row(train: Train, tmp_path: Path) -> None:
-    common = ("-m", *TINY, *BOTH, "epochs=3", *KILL)
+    common = (*TINY, *BOTH, "epochs=3", *KILL)
     (tmp_path / "spared-last").touch()  # as if the process had been killed already
     whole = train(*common, f"+callbacks.kill.flag={tmp_path}/spared", "study=whole").parent / "whole"
-    killed = (*common, f"+callbacks.kill.flag={tmp_path}/flag")
+    killed = ("-m", *common, f"+callbacks.kill.flag={tmp_path}/flag")
     with pytest.raises(SystemExit):
         train(*killed)
     assert (tmp_path / "flag-last").exists()

@@ -113,7 +113,7 @@ def test_trials_of_several_lengths_end_as_those_run_alone(
     together = folders(study)
     assert {length: began(folder) for length, folder in together.items()} == shared
     for length, folder in together.items():
-        alone = folders(train("-m", *options, f"epochs={length}", f"study=alone{length}").parent / f"alone{length}")
+        alone = folders(train(*options, f"epochs={length}", f"study=alone{length}").parent / f"alone{length}")
         assert began(alone[length]) == 0
         assert_same_outcome(folder, alone[length])
         assert (folder / "test.csv").read_text() == (alone[length] / "test.csv").read_text()
