@@ -18,7 +18,8 @@ MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "ann", "ann_dir", "gt", "gtfine", "masks_png"),
     *("ground_truth", "groundtruth", "segmentationclass", "segmentation", "segmentations"),
 )
-NUMBERED = ("pedmasks", "segmentationobject", "instances", "instance_masks", "instance_ids")  # of objects' numbers
+OBJECT_MASKS, CLASS_MASKS = "SegmentationObject", "SegmentationClass"  # of Pascal VOC
+NUMBERED = ("pedmasks", OBJECT_MASKS.lower(), "instances", "instance_masks", "instance_ids")  # of objects' numbers
 AFTER_SPLIT = {"images": ("", "_images", "_img", "images"), "masks": ("_masks", "_mask", "_labels", "_gt", "annot")}
 ENDINGS = ("", "_mask", "-mask", "_masks", "_label", "_labels", "_seg", "_gt", "_L", "_gtFine_labelIds")
 INSTANCE_ENDINGS = ("_gtFine_instanceIds", "_instanceIds", "_instances", "_instance", *ENDINGS)

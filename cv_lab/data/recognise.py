@@ -22,7 +22,7 @@ from cv_lab.data.numbered_masks import NumberedMasks
 from cv_lab.data.object_files import ObjectFiles
 from cv_lab.data.photos import PhotoData
 from cv_lab.data.problems import Problems, listed
-from cv_lab.data.voc import CLASSES
+from cv_lab.data.voc import published_names
 from cv_lab.data.voc_xml import VocXml
 from cv_lab.data.yolo import PEEK, Yolo
 
@@ -223,8 +223,8 @@ def mask_folders(root: Path, target: str) -> Layout | None:
     names = names_beside(root)
     named = len(names.classes or names.values or set(names.colours or ()) - {"unlabelled"})
     options: dict[str, Any] = {"root": str(root)}
-    if not named and lists and re.fullmatch(r"VOC20(0[7-9]|1[0-2])", root.name):
-        options, named = {**options, "classes": CLASSES}, len(CLASSES)
+    if not named and lists and (published := published_names(root)):
+        options, named = {**options, "classes": published}, len(published)
     about = f"{f'{named} classes, ' if named else ''}{_in_sets(counts)}"
     name = "masks of Pascal VOC's layout" if lists else "images with masks"
     return Layout(name, about, MaskFolder, options, takes=("image_size", "classes", "values", "colours"))

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cv_lab.data.coco import Coco
-from cv_lab.data.mask_folder import MaskFolder
+from cv_lab.data.mask_folder import MaskFolder, meaning
 from cv_lab.data.oxford_pet_trimaps import OxfordPetTrimaps
 from cv_lab.data.shapes import Shapes
 from cv_lab.data.voc import CLASSES, Voc
@@ -414,3 +414,9 @@ def test_grey_masks_saved_in_colour_are_read(folder: Path) -> None:
     data = load(folder)
     assert data.train is not None
     assert data.train.class_counts().counts.tolist() == [9 * 96, 9 * 96]
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("background\nroad\nroad\n")
+    with pytest.raises(ValueError, match="several classes road"):
+        meaning(tmp_path)

@@ -181,6 +181,35 @@ def test_numbers_of_cityscapes_hold_their_class(tmp_path: Path) -> None:
     assert (objects.classes.tolist(), objects.crowd.tolist()) == ([0, 0, 1], [True, False, False])
 
 
+def test_objects_of_pascal_voc_have_the_classes_of_its_other_masks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "VOC2012"
+    rows = {"SegmentationObject": [1, 255, 2, 3], "SegmentationClass": [20, 255, 8, 0]}
+    for folder, values in rows.items():
+        (root / folder).mkdir(parents=True)
+        mask = Image.fromarray(np.array(values, np.uint8).repeat(6).reshape(4, 6)).convert("P")
+        for number in range(9):
+            mask.save(root / folder / f"2007_{number}.png")
+    for number in range(10):
+        photos(root, f"JPEGImages/2007_{number}.jpg")
+        Image.new("RGB", (6, 4)).save(root / f"JPEGImages/2007_{number}.jpg")
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(f"2007_{k}" for k in (0, 1, 2, 3, 4, 5, 6, 11)))
+    (root / "ImageSets/Segmentation/val.txt").write_text("2007_8\n")
+    data = OwnData(str(tmp_path), target="instances", image_size=(4, 6))
+    data.setup()
+    assert data.train is not None
+    assert (data.classes[0], data.classes[19], len(data.classes)) == ("aeroplane", "tvmonitor", 20)
+    assert (len(data.train), len(data.val), len(data.test)) == (6, 1, 1)
+    for images in (data.train, data.val):
+        assert [data.classes[k] for k in images.objects[0].classes] == ["tvmonitor", "cat"]
+        assert images.objects[0].boxes.tolist() == [[0, 0, 6, 1], [0, 2, 6, 1]]
+    assert "7 objects without a class in the mask of classes" in caplog.text
+    assert "2007_11" in caplog.text
+    assert OwnData(str(tmp_path), target="boxes", instances="thing").layout.options["root"] == str(root)
+
+
 def test_what_does_not_number_objects_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     colours = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8))
     binary, good = np.array([0, 255, 0, 0], np.uint8), np.array([0, 1, 0, 0], np.uint8)
