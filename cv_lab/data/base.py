@@ -82,6 +82,8 @@ class ImageData(LightningDataModule):
             raise ValueError(f"data.resident={resident} is not known: give true, false or auto")
         if validation not in ("split", "test"):
             raise ValueError(f"data.validation={validation} is not known: give split or test")
+        if not isinstance(val_fraction, int | float):
+            raise ValueError(f"data.val_fraction={val_fraction} must be a number between 0 and 1")
         if type(batch_size) is not int or batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be a whole number of at least 1")
         self.target = target or self.targets[0]

@@ -101,6 +101,8 @@ def test_categories_are_chosen_by_name_or_by_number(tmp_path: Path) -> None:
     for none in ([], 0):
         with pytest.raises(ValueError, match="takes no category"):
             write(tmp_path, some, classes=none).load("train")
+    with pytest.raises(ValueError, match="must be a list of names"):
+        write(tmp_path, some, classes=True).load("train")
 
 
 def test_images_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:

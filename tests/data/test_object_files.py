@@ -130,7 +130,8 @@ def test_shapes_of_one_group_are_one_object(tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_of_labelme_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     square = shape("rectangle", [1, 1], [9, 9])
-    data = labelme(tmp_path, square, square, shape("point", [1, 1]), shape("polygon", [1, 1], [2, 2]))
+    nameless = [shape("rectangle", [1, 1], [8, 8], label=label) for label in (None, " ", [])]
+    data = labelme(tmp_path, square, square, shape("point", [1, 1]), shape("polygon", [1, 1], [2, 2]), *nameless)
     for number, content in enumerate(
         ('{"shapes"', '{"shapes": [{"label": "cat", "points": 7}]}', "[]", '{"shapes": 1}')
     ):
@@ -140,6 +141,7 @@ def test_what_cannot_be_used_of_labelme_is_told(tmp_path: Path, caplog: pytest.L
     for told in (
         "4 damaged files of objects",
         "1 shapes that are no polygon, rectangle or circle",
+        "3 shapes without a label",
         "1 polygons with fewer than 3 points",
         "1 objects that are listed twice",
     ):
