@@ -109,7 +109,7 @@ def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     return sides
 
 
-def class_names(classes: Sequence[str] | str) -> tuple[str, ...]:
+def class_names(classes: Any) -> tuple[str, ...]:
     """Return what `data.classes` names, where a single class may stand without brackets.
 
     Raises:

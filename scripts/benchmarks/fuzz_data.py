@@ -2,9 +2,9 @@
 
     python scripts/benchmarks/fuzz_data.py --cases 1000
 
-Each case spoils one file of a small data set (images, masks, COCO json, YOLO's labels, Pascal VOC's xml, labelme's json,
-a csv of labels, names of classes) or one value
-of its config: cut off, empty, bytes changed, of another type, NaN, huge, in another encoding, with a byte order mark.
+Each case spoils one file of a small data set (images, masks, COCO json, YOLO's labels, Pascal VOC's xml, labelme's
+json, a csv of labels, names of classes) or one value of its config: cut off, empty, bytes changed, of another type,
+NaN, huge, in another encoding, with a byte order mark.
 A child process of limited memory and time then sets the data up and trains one step. A case should end with the step,
 or with a refusal in words. Counted are tracebacks (errors other than ValueError and OSError), kills, hangs, and silent
 drops: fewer images than the spoilt data set has, of which nothing is said.
