@@ -9,6 +9,7 @@ from cv_lab.data.base import Split
 from cv_lab.data.layout import SPLITS, image_files, split_folders, subfolders
 from cv_lab.data.mask_files import UNLABELLED
 from cv_lab.data.problems import Problems
+from cv_lab.text import listing
 
 # Names of folders in any case, with "-" or a space for "_".
 IMAGES = (
@@ -82,7 +83,7 @@ def pairs(images: Path, masks: Path, problems: Problems, endings: Sequence[str] 
             problems.drop("masks without an image", str(path))
     if len(set(used)) < len(used):
         twice = [str(path) for path in set(used) if used.count(path) > 1]
-        problems.note("masks belong to several images", ", ".join(sorted(twice)[:5]))
+        problems.note("masks belong to several images", listing(sorted(twice)))
     return found
 
 

@@ -21,10 +21,11 @@ from cv_lab.data.npz import NpzImages, arrays_of
 from cv_lab.data.numbered_masks import NumberedMasks
 from cv_lab.data.object_files import ObjectFiles
 from cv_lab.data.photos import PhotoData
-from cv_lab.data.problems import Problems, listed
+from cv_lab.data.problems import Problems
 from cv_lab.data.voc import published_names
 from cv_lab.data.voc_xml import VocXml
 from cv_lab.data.yolo import PEEK, Yolo
+from cv_lab.text import listing
 
 OBJECTS_SIZE = (320, 320)  # of images with objects, where none is given
 DEEPEST = 3  # folders that hold nothing but another folder
@@ -127,7 +128,7 @@ def _seen(root: Path) -> str:
         return f"{root.name}, a file"
     folders = [path.name for path in subfolders(root)]
     kinds = Counter(path.suffix.lower() or "no suffix" for path in root.iterdir() if path.is_file())
-    words = [f"the folders {listed(folders)}"] if folders else []
+    words = [f"the folders {listing(folders)}"] if folders else []
     words += [f"{count} files {suffix}" for suffix, count in kinds.most_common(5)]
     return " and ".join(words) or "nothing"
 
@@ -147,7 +148,7 @@ def table(root: Path, target: str) -> Layout | None:
             problems.append(str(error))
     if len(found) > 1:
         raise ValueError(
-            f"{root} holds several tables of labels: {listed([path.name for path, *_ in found])}. Name one, such as "
+            f"{root} holds several tables of labels: {listing([path.name for path, *_ in found])}. Name one, such as "
             f"data.root={found[0][0]}"
         )
     if not found:
