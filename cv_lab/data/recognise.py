@@ -292,9 +292,10 @@ def yolo(root: Path, target: str) -> Layout | None:
 
 def voc_xml(root: Path, target: str) -> Layout | None:
     """Pascal VOC's XML files."""
-    if target not in VocXml.targets or root.is_file() or not (data := VocXml(str(root), target=target)).all_files():
+    if target not in VocXml.targets or root.is_file():
         return None
-    return _object_files("XML files of Pascal VOC's form", data)
+    data = VocXml(str(root), target=target)
+    return _object_files("XML files of Pascal VOC's form", data) if data.annotation_files("train") else None
 
 
 def labelme(root: Path, target: str) -> Layout | None:
@@ -302,7 +303,8 @@ def labelme(root: Path, target: str) -> Layout | None:
     if target not in Labelme.targets or root.is_file():
         return None
     data = Labelme(str(root), target=target)
-    return _object_files("JSON files of labelme", data) if any(map(is_labelme, data.all_files()[:PEEK])) else None
+    known = any(map(is_labelme, data.annotation_files("train")[:PEEK]))
+    return _object_files("JSON files of labelme", data) if known else None
 
 
 def numbered_masks(root: Path, target: str) -> Layout | None:
