@@ -14,8 +14,8 @@ from cv_lab.data.in_memory import CPU, InMemoryImages, eval_loader, train_batch_
 from cv_lab.data.memory import free_memory
 from cv_lab.data.pixels import Fit
 from cv_lab.data.preprocess import Preprocessing
-from cv_lab.data.problems import listed
 from cv_lab.data.splits import balanced_subset, stratified_split
+from cv_lab.text import listing
 
 log = logging.getLogger(__name__)
 SHARE = 0.25  # of a GPU's free memory that a split may take; the network and its activations need the rest
@@ -82,6 +82,8 @@ class ImageData(LightningDataModule):
             raise ValueError(f"data.resident={resident} is not known: give true, false or auto")
         if validation not in ("split", "test"):
             raise ValueError(f"data.validation={validation} is not known: give split or test")
+        if not isinstance(val_fraction, int | float):
+            raise ValueError(f"data.val_fraction={val_fraction} must be a number between 0 and 1")
         if type(batch_size) is not int or batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be a whole number of at least 1")
         self.target = target or self.targets[0]
@@ -160,7 +162,7 @@ class ImageData(LightningDataModule):
                 len(single),
                 len(self.classes),
                 name,
-                listed([self.classes[number] for number in single]),
+                listing([self.classes[number] for number in single]),
             )
         return parts
 

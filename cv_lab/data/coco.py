@@ -31,9 +31,10 @@ from cv_lab.data.instances import InstanceImages, Instances, boxes_alone, by_id,
 from cv_lab.data.layout import SPLITS, contents
 from cv_lab.data.masks import MaskData
 from cv_lab.data.pixels import Pixels, upright
-from cv_lab.data.problems import Problems, Unusable, listed
+from cv_lab.data.problems import Problems, Unusable
 from cv_lab.data.store import Facts, framed, identities
 from cv_lab.labels import IGNORE
+from cv_lab.text import listing
 
 READER = 1  # version of the masks that this module paints: increase it with every change of them
 BACKGROUND = "background"
@@ -277,7 +278,7 @@ class _PaintedMasks:
 def _nothing(start: str, classes: Sequence[str], problems: Sequence[dict[str, Any]]) -> str:
     dropped = [f"{problem['count']} {problem['kind']}" for problem in problems if problem["what"] == "dropped"]
     return (
-        f"{start} holds an object of {listed(classes, count=10)}{f' (dropped: {listed(dropped)})' if dropped else ''}. "
+        f"{start} holds an object of {listing(classes, 10)}{f' (dropped: {listing(dropped)})' if dropped else ''}. "
         "Crowds (iscrowd: 1, or difficult) do not count, and boxes without a mask only for task=instance_segmentation "
         "model.masks=false, which detects boxes: take more images (data.train_images, data.test_images), other "
         "categories (data.classes), or export masks"

@@ -26,7 +26,7 @@ def choose_categories(coco: CocoJson, wanted: Sequence[str] | str | int | None) 
     known = list(dict.fromkeys(category["name"] for category in ordered))
     if wanted is None:
         return tuple(known)
-    if isinstance(wanted, int):
+    if type(wanted) is int:  # true is none
         names = {category["id"]: category["name"] for category in ordered}
         counts = Counter(names[a["category_id"]] for some in coco.annotations.values() for a in some)
         frequent = {name for name, _ in counts.most_common(wanted)}

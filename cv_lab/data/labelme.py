@@ -31,12 +31,14 @@ class Labelme(ObjectFiles):
             for number, shape in enumerate(content["shapes"]):
                 name, label, group = f"{file}, shape {number}", str(shape["label"]).strip(), shape.get("group_id")
                 polygon = _polygon(shape)
-                if polygon is None:
+                if not isinstance(shape["label"], str | int) or not label:
+                    problems.drop("shapes without a label", name)
+                elif polygon is None:
                     problems.drop("shapes that are no polygon, rectangle or circle", f"{name}: {shape['shape_type']}")
-                    continue
-                one = {"name": name, "category_id": label, "segmentation": []}
-                key = (label, f"shape {number}" if group is None else group)
-                found.setdefault(key, one)["segmentation"].append(polygon)
+                else:
+                    one = {"name": name, "category_id": label, "segmentation": []}
+                    key = (label, f"shape {number}" if group is None else group)
+                    found.setdefault(key, one)["segmentation"].append(polygon)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
             raise Unusable("damaged files of objects", f"{file}: {type(error).__name__} {error}") from error
         return size if all(size) else None, list(found.values())

@@ -18,11 +18,11 @@ from cv_lab.data.label_sets import LabelledImages
 from cv_lab.data.layout import SPLITS, contents
 from cv_lab.data.photos import PhotoData, decoded_size
 from cv_lab.data.problems import Problems
+from cv_lab.text import listing
 
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_id", "path", "filepath", "name")
 LABEL_COLUMNS = ("label", "labels", "tags", "class")
 SPLIT_OF: dict[str, Split] = {name: split for split, names in SPLITS.items() for name in names}
-NAMED = 5  # rows and files in a message
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class LabelsCsv(PhotoData):
             return LabelledImages(images, label_sets, table.classes)
         if split == "train" and len(absent := np.flatnonzero(label_sets.sum(0, dtype=torch.long) == 0)):
             names = [table.classes[k] for k in absent]
-            raise ValueError(f"{self.csv} has classes without an image to train on: {_some(names)}")
+            raise ValueError(f"{self.csv} has classes without an image to train on: {listing(names)}")
         return InMemoryImages(images, label_sets.argmax(1), table.classes)
 
 
@@ -143,14 +143,17 @@ def read_labels(
     file_at = _column(path, header, file_column, FILE_COLUMNS, "file_column")
     if file_at is None:
         raise ValueError(
-            f"{path} has no column of files among {_some(header)}: call it {FILE_COLUMNS[0]}, or give data.file_column"
+            f"{path} has no column of files among {listing(header)}: call one {FILE_COLUMNS[0]}, or give "
+            "data.file_column"
         )
     split_at = _column(path, header, split_column, ("split",), "split_column")
     files = [root / row[file_at].strip() for row in rows]
     if twice := [str(file) for file, count in Counter(files).items() if count > 1]:
-        raise ValueError(f"{path} has several rows for {_some(twice)}: give each image one row with all of its labels")
+        raise ValueError(
+            f"{path} has several rows for {listing(twice)}: give each image one row with all of its labels"
+        )
     if missing := [str(file) for file in files if not file.is_file()]:
-        raise FileNotFoundError(f"{len(missing)} of {len(files)} files of {path} do not exist: {_some(missing)}")
+        raise FileNotFoundError(f"{len(missing)} of {len(files)} files of {path} do not exist: {listing(missing)}")
     splits = None if split_at is None else _splits(path, [row[split_at] for row in rows])
     label_at = None
     if labels is None or isinstance(labels, str):
@@ -180,8 +183,8 @@ def _one_hot(
     for k in columns:
         if wrong := [f"{row[k]!r}" for row in rows if row[k].strip() not in values]:
             raise ValueError(
-                f"the column {header[k]} of {path} holds {_some(list(dict.fromkeys(wrong)))} where 0 or 1 is expected: "
-                "give data.labels, the column of labels or a list of the columns of 0 and 1"
+                f"the column {header[k]} of {path} holds {listing(list(dict.fromkeys(wrong)))} where 0 or 1 is "
+                "expected: give data.labels, the column of labels or a list of the columns of 0 and 1"
             )
     given = [tuple(header[k] for k in columns if values[row[k].strip()]) for row in rows]
     return Labelled(files, given, tuple(header[k] for k in columns), splits)
@@ -206,9 +209,9 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         raise ValueError(f"{path} has no rows below a header")
     header, rows = [name.strip() for name in lines[0]], lines[1:]
     if twice := [name for name, count in Counter(header).items() if count > 1]:
-        raise ValueError(f"{path} has several columns called {_some(twice)}: give each a name of its own")
+        raise ValueError(f"{path} has several columns called {listing(twice)}: give each a name of its own")
     if wrong := [str(number) for number, row in enumerate(rows, 1) if len(row) != len(header)]:
-        raise ValueError(f"{path} has {len(header)} columns, but not in its rows {_some(wrong)}")
+        raise ValueError(f"{path} has {len(header)} columns, but not in its rows {listing(wrong)}")
     return header, rows
 
 
@@ -222,13 +225,13 @@ def _column(path: Path, header: list[str], name: str | None, usual: Sequence[str
 
 def _known(path: Path, header: list[str], name: str, option: str) -> int:
     if name not in header:
-        raise ValueError(f"data.{option}={name} is not a column of {path}, which has {_some(header)}")
+        raise ValueError(f"data.{option}={name} is not a column of {path}, which has {listing(header)}")
     return header.index(name)
 
 
 def _splits(path: Path, cells: list[str]) -> list[Split]:
     if wrong := [f"{cell!r}" for cell in dict.fromkeys(cells) if cell.strip().lower() not in SPLIT_OF]:
-        raise ValueError(f"{path} has the splits {_some(wrong)}, but they must be train, val (or valid) and test")
+        raise ValueError(f"{path} has the splits {listing(wrong)}, but they must be train, val (or valid) and test")
     return [SPLIT_OF[cell.strip().lower()] for cell in cells]
 
 
@@ -252,9 +255,5 @@ def _check_single(path: Path, table: Labelled) -> None:
     if wrong:
         raise ValueError(
             f"classification needs one label for each image, but {len(wrong)} of {len(table.files)} images of {path} "
-            f"have none or several: {_some(wrong)}. Give them one, or task=multilabel"
+            f"have none or several: {listing(wrong)}. Give them one, or task=multilabel"
         )
-
-
-def _some(items: Sequence[str]) -> str:
-    return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")

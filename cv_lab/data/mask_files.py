@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from cv_lab.data.pixels import ORIENTATION, upright
-from cv_lab.data.problems import Unusable, listed
+from cv_lab.data.problems import Unusable
 from cv_lab.data.store import Facts, identities
 from cv_lab.labels import IGNORE
+from cv_lab.text import listing
 
 READER = 1  # version of the labels that this module reads of a file: increase it with every change of them
 UNLABELLED = "unlabelled"  # the name by which `values` and `colours` leave pixels out
@@ -144,7 +145,7 @@ class MaskFiles:
         def text(label: int) -> str:
             return f"#{label:06x}" if self.colours is not None else str(label)
 
-        names = "; ".join(f"{name} has label {listed([text(k) for k in some])}" for name, some in wrong[:5])
+        names = "; ".join(f"{name} has label {listing([text(k) for k in some])}" for name, some in wrong[:5])
         start = f"{len(wrong)} of {count} masks have labels of no class: {names}"
         if any(len(some) > 20 for _, some in wrong) and wrong[0][0].lower().endswith((".jpg", ".jpeg")):
             return f"{start}: JPEG changes the labels of pixels, so that masks must be PNG files"

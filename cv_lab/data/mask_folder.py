@@ -81,20 +81,14 @@ class MaskFolder(MaskData):
 
     def _meaning(self) -> tuple[Sequence[str], Names | None, Names | None]:
         """The names of the classes, and the class of each number or colour."""
-        values, colours = self.values, self.colours
-        if not self.given and values is None and colours is None:
-            classes, values, colours = names_beside(self.root)
-            if classes is not None:
-                return classes, None, None
         if self.given:
-            return self.given, values, colours
-        if values is None and colours is None:
-            raise FileNotFoundError(
-                f"there is no {self.root / 'classes.txt'}, which names one class in each line: write it, or give "
-                f"data.classes=[background,cat,...]{self._example()}"
-            )
-        named = values.values() if values is not None else (colours or {})
-        return list(dict.fromkeys(str(name) for name in named if name not in (None, UNLABELLED))), values, colours
+            return self.given, self.values, self.colours
+        if self.values is not None or self.colours is not None:
+            return _named_in(self.values, self.colours), self.values, self.colours
+        try:
+            return meaning(self.root)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}{self._example()}") from None
 
     def _example(self) -> str:
         """What the first masks hold, and the option that would name it."""
@@ -108,6 +102,33 @@ class MaskFolder(MaskData):
             f". The first of the masks hold {', '.join(map(str, found))}: 'data.{option}={{{named}}}' names the class "
             f"of each, {UNLABELLED} where pixels count nowhere"
         )
+
+
+def meaning(root: Path, classes: Sequence[str] = ()) -> tuple[Sequence[str], Names | None, Names | None]:
+    """The names of classes, and the class of each number or colour, as a file in `root` says.
+
+    Args:
+        root: see :func:`~cv_lab.data.mask_pairs.names_beside`.
+        classes: names for masks without such a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it gives two classes one name.
+    """
+    found, values, colours = names_beside(root)
+    if values is not None or colours is not None:
+        return _named_in(values, colours), values, colours
+    if not (found or classes):
+        raise FileNotFoundError(
+            f"there is no {root / 'classes.txt'}, which names one class in each line: write it, or give "
+            "data.classes=[background,cat,...]"
+        )
+    return class_names(found or classes), None, None
+
+
+def _named_in(values: Names | None, colours: Names | None) -> list[str]:
+    named = values.values() if values is not None else (colours or {})
+    return list(dict.fromkeys(str(name) for name in named if name not in (None, UNLABELLED)))
 
 
 def _of_names(

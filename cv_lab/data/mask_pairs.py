@@ -10,6 +10,7 @@ from cv_lab.data.base import Split
 from cv_lab.data.layout import SPLITS, image_files, split_folders, subfolders
 from cv_lab.data.mask_files import UNLABELLED
 from cv_lab.data.problems import Problems
+from cv_lab.text import listing
 
 # Names of folders in any case, with "-" or a space for "_".
 IMAGES = (
@@ -19,7 +20,8 @@ MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "ann", "ann_dir", "gt", "gtfine", "masks_png"),
     *("ground_truth", "groundtruth", "segmentationclass", "segmentation", "segmentations"),
 )
-NUMBERED = ("pedmasks", "segmentationobject", "instances", "instance_masks", "instance_ids")  # of objects' numbers
+OBJECT_MASKS, CLASS_MASKS = "SegmentationObject", "SegmentationClass"  # of Pascal VOC
+NUMBERED = ("pedmasks", OBJECT_MASKS.lower(), "instances", "instance_masks", "instance_ids")  # of objects' numbers
 AFTER_SPLIT = {"images": ("", "_images", "_img", "images"), "masks": ("_masks", "_mask", "_labels", "_gt", "annot")}
 ENDINGS = ("", "_mask", "-mask", "_masks", "_label", "_labels", "_seg", "_gt", "_L", "_gtFine_labelIds")
 INSTANCE_ENDINGS = ("_gtFine_instanceIds", "_instanceIds", "_instances", "_instance", *ENDINGS)
@@ -81,7 +83,7 @@ def pairs(images: Path, masks: Path, problems: Problems, endings: Sequence[str] 
         if path not in used:
             problems.drop("masks without an image", str(path))
     if twice := [str(path) for path, count in used.items() if count > 1]:
-        problems.note("masks belong to several images", ", ".join(sorted(twice)[:5]))
+        problems.note("masks belong to several images", listing(sorted(twice)))
     return found
 
 

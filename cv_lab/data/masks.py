@@ -109,15 +109,18 @@ def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     return sides
 
 
-def class_names(classes: Sequence[str] | str) -> tuple[str, ...]:
+def class_names(classes: Any) -> tuple[str, ...]:
     """Return what `data.classes` names, where a single class may stand without brackets.
 
     Raises:
-        ValueError: if it is no list.
+        ValueError: if it is no list, or has a name twice.
     """
     if not isinstance(classes, Sequence):
         raise ValueError(f"data.classes={classes} must be a list of names: [background,cat]")
-    return (classes,) if isinstance(classes, str) else tuple(map(str, classes))
+    names = (classes,) if isinstance(classes, str) else tuple(map(str, classes))
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"there are several classes {', '.join(twice)}: give each a name of its own")
+    return names
 
 
 def _stored_masks(masks: Masks, images: Stored, size: tuple[int, int], cache_dir: str | None) -> Stored:

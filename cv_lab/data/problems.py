@@ -2,12 +2,13 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cv_lab.text import listing
+
 log = logging.getLogger(__name__)
-EXAMPLES = 5  # named of each kind in a message
+EXAMPLES = 5  # of each kind in a trial's record
 
 
 class Unusable(ValueError):
@@ -49,16 +50,16 @@ class Problems:
             ValueError: instead, if `strict` and something was dropped.
         """
         if self.dropped:
-            found = "; ".join(f"{len(some)} {kind} ({listed(some)})" for kind, some in self.dropped.items())
+            found = "; ".join(f"{len(some)} {kind} ({listing(some)})" for kind, some in self.dropped.items())
             if strict:
                 raise ValueError(f"{self.source}: {found}. With data.strict=false they are dropped")
             log.warning("%s: dropped %s", self.source, found)
         for kind, some in self.noted.items():
-            log.warning("%s: %s %s (%s)", self.source, len(some), kind, listed(some))
+            log.warning("%s: %s %s (%s)", self.source, len(some), kind, listing(some))
 
     def nothing_left(self, count: int) -> ValueError:
         """The error for a source of which none of `count` images can be used, with what was dropped."""
-        reasons = [f"{kind}: {listed(examples, count=2)}" for kind, examples in self.dropped.items()]
+        reasons = [f"{kind}: {listing(examples, 2)}" for kind, examples in self.dropped.items()]
         return ValueError(f"{self.source}: none of its {count} images can be used: {'; '.join(reasons)}")
 
     def as_plain(self) -> list[dict[str, Any]]:
@@ -84,8 +85,3 @@ class Problems:
 def _encodable(text: str) -> str:
     """`text` with escapes for what UTF-8 does not have: names of files may be any bytes."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def listed(items: Sequence[str], separator: str = ", ", count: int = EXAMPLES) -> str:
-    """The first of `items`, and dots if there are more than `count`."""
-    return separator.join(items[:count]) + (f"{separator}..." if len(items) > count else "")

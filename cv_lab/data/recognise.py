@@ -21,10 +21,11 @@ from cv_lab.data.npz import NpzImages, arrays_of
 from cv_lab.data.numbered_masks import NumberedMasks
 from cv_lab.data.object_files import ObjectFiles
 from cv_lab.data.photos import PhotoData
-from cv_lab.data.problems import Problems, listed
-from cv_lab.data.voc import CLASSES
+from cv_lab.data.problems import Problems
+from cv_lab.data.voc import published_names
 from cv_lab.data.voc_xml import VocXml
 from cv_lab.data.yolo import PEEK, Yolo
+from cv_lab.text import listing
 
 OBJECTS_SIZE = (320, 320)  # of images with objects, where none is given
 DEEPEST = 3  # folders that hold nothing but another folder
@@ -145,7 +146,7 @@ def _seen(root: Path) -> str:
         return f"{root.name}, a file"
     folders = [path.name for path in subfolders(root)]
     kinds = Counter(path.suffix.lower() or "no suffix" for path in root.iterdir() if path.is_file())
-    words = [f"the folders {listed(folders)}"] if folders else []
+    words = [f"the folders {listing(folders)}"] if folders else []
     words += [f"{count} files {suffix}" for suffix, count in kinds.most_common(5)]
     return " and ".join(words) or "nothing"
 
@@ -165,7 +166,7 @@ def table(root: Path, target: str) -> Layout | None:
             problems.append(str(error))
     if len(found) > 1:
         raise ValueError(
-            f"{root} holds several tables of labels: {listed([path.name for path, *_ in found])}. Name one, such as "
+            f"{root} holds several tables of labels: {listing([path.name for path, *_ in found])}. Name one, such as "
             f"data.root={found[0][0]}"
         )
     if not found:
@@ -241,8 +242,8 @@ def mask_folders(root: Path, target: str) -> Layout | None:
     names = names_beside(root)
     named = len(names.classes or names.values or set(names.colours or ()) - {"unlabelled"})
     options: dict[str, Any] = {"root": str(root)}
-    if not named and lists and re.fullmatch(r"VOC20(0[7-9]|1[0-2])", root.name):
-        options, named = {**options, "classes": CLASSES}, len(CLASSES)
+    if not named and lists and (published := published_names(root)):
+        options, named = {**options, "classes": published}, len(published)
     about = f"{f'{named} classes, ' if named else ''}{_in_sets(counts)}"
     name = "masks of Pascal VOC's layout" if lists else "images with masks"
     return Layout(name, about, MaskFolder, options, takes=("image_size", "classes", "values", "colours"))
@@ -309,9 +310,10 @@ def yolo(root: Path, target: str) -> Layout | None:
 
 def voc_xml(root: Path, target: str) -> Layout | None:
     """Pascal VOC's XML files."""
-    if target not in VocXml.targets or root.is_file() or not (data := VocXml(str(root), target=target)).all_files():
+    if target not in VocXml.targets or root.is_file():
         return None
-    return _object_files("XML files of Pascal VOC's form", data)
+    data = VocXml(str(root), target=target)
+    return _object_files("XML files of Pascal VOC's form", data) if data.annotation_files("train") else None
 
 
 def labelme(root: Path, target: str) -> Layout | None:
@@ -319,7 +321,8 @@ def labelme(root: Path, target: str) -> Layout | None:
     if target not in Labelme.targets or root.is_file():
         return None
     data = Labelme(str(root), target=target)
-    return _object_files("JSON files of labelme", data) if any(map(is_labelme, data.all_files()[:PEEK])) else None
+    known = any(map(is_labelme, data.annotation_files("train")[:PEEK]))
+    return _object_files("JSON files of labelme", data) if known else None
 
 
 def numbered_masks(root: Path, target: str) -> Layout | None:

@@ -1,6 +1,7 @@
 """Pascal VOC (Everingham et al., 2010), and whatever is laid out like it."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+
+
+def published_names(folder: Path) -> tuple[str, ...]:
+    """The names of the classes in a folder of Pascal VOC as it was published, ``VOC2012``; none for other folders."""
+    return CLASSES if re.fullmatch(r"VOC20(0[7-9]|1[0-2])", folder.name) else ()
 
 
 class Voc(MaskData):

@@ -1,6 +1,7 @@
 """Boxes and polygons in text files, as YOLO's tools write them."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +17,9 @@ from cv_lab.data.mask_pairs import IMAGES, images_folder
 from cv_lab.data.object_files import ObjectFiles
 from cv_lab.data.pixels import opened
 from cv_lab.data.problems import Problems
+from cv_lab.text import listing
 
+log = logging.getLogger(__name__)
 LABELS = "labels"  # the folder of labels
 CLASSES = ("classes.txt", "labels/classes.txt", "obj.names", "_darknet.labels")  # with a name in each line
 PEEK = 100  # images whose labels say of what kind all are
@@ -78,7 +81,10 @@ class Yolo(ObjectFiles):
                 f"there is no {missing[0]}, where the training images should be: data.root={self.root} is the folder "
                 "of data.yaml, or of images and labels"
             )
-        return {split: paths for split, paths in found.items() if all(path.exists() for path in paths)}
+        for split in [split for split, paths in found.items() if not all(path.exists() for path in paths)]:
+            places = listing([str(path) for path in found.pop(split)])
+            log.warning("%s: the %s set that data.yaml names is not there and is held out: %s", base, split, places)
+        return found
 
     def categories(self, names: set[Any]) -> list[Record]:
         return [{"id": number, "name": name} for number, name in self.names.items()]

@@ -9,8 +9,8 @@ import yaml
 
 from cv_lab.report.sections import Section, text
 from cv_lab.report.tables import Cell, Table
-from cv_lab.report.wording import listing
 from cv_lab.study.trials import Trial
+from cv_lab.text import listing
 
 GLOSSARY = {
     "accuracy": "share of the images whose class is predicted correctly",

@@ -7,8 +7,9 @@ from cv_lab.report.figures import pair_key
 from cv_lab.report.finding import Finding, names_of
 from cv_lab.report.sections import Section, Setting, mean, text
 from cv_lab.report.verdicts import Effect, Ranking, Verdict, difference, effects, interactions, needed, place, rank
-from cv_lab.report.wording import count, listing, p_value, slug
+from cv_lab.report.wording import count, p_value, slug
 from cv_lab.study.trials import number
+from cv_lab.text import listing
 
 SEARCH = 20  # settings, from which on a parameter that never has a value twice counts as searched
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from cv_lab.report.figures import front_of
 from cv_lab.report.finding import Finding
 from cv_lab.report.sections import Section, Setting
-from cv_lab.report.wording import every, listing, seconds
+from cv_lab.report.wording import every, seconds
 from cv_lab.study.trials import Trial
+from cv_lab.text import listing
 
 ENOUGH = 0.005  # of a metric in 0..1: half a point, within which a result counts as reached
 CLOSE = 0.02  # of the best result; a setting that gives up no more is worth naming if it is quicker

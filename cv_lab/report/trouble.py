@@ -6,9 +6,10 @@ from typing import Any
 
 from cv_lab.report.finding import Finding
 from cv_lab.report.sections import Section, mean
-from cv_lab.report.wording import count, every, listing
+from cv_lab.report.wording import count, every
 from cv_lab.study.diagnosis import dead_learning, diverging_loss
 from cv_lab.study.trials import Trial, number
+from cv_lab.text import listing
 
 UNDERFITTED = 0.6  # of the best setting's training metric
 SEEDS = 5  # below so many, a standard deviation is itself uncertain by a third or more

@@ -1,7 +1,6 @@
 """Figures and lists in words."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -77,13 +76,6 @@ def short(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.4g} {unit}"
     return f"{value:g}"
-
-
-def listing(items: Sequence[str], limit: int = 6) -> str:
-    """ "a, b and c"; beyond `limit`, "a, b and 7 more"."""
-    items = [*items[:limit], f"{len(items) - limit} more"] if len(items) > limit + 1 else list(items)
-    between = "; " if any("," in item for item in items) else ", "
-    return items[0] if len(items) == 1 else f"{between.join(items[:-1])} and {items[-1]}"
 
 
 def count(n: int, noun: str) -> str:

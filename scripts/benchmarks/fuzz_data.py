@@ -2,8 +2,9 @@
 
     python scripts/benchmarks/fuzz_data.py --cases 1000
 
-Each case spoils one file of a small data set (images, masks, COCO json, a csv of labels, names of classes) or one value
-of its config: cut off, empty, bytes changed, of another type, NaN, huge, in another encoding, with a byte order mark.
+Each case spoils one file of a small data set (images, masks, COCO json, YOLO's labels, Pascal VOC's xml, labelme's
+json, a csv of labels, names of classes) or one value of its config: cut off, empty, bytes changed, of another type,
+NaN, huge, in another encoding, with a byte order mark.
 A child process of limited memory and time then sets the data up and trains one step. A case should end with the step,
 or with a refusal in words. Counted are tracebacks (errors other than ValueError and OSError), kills, hangs, and silent
 drops: fewer images than the spoilt data set has, of which nothing is said.
@@ -36,8 +37,10 @@ from cv_lab.data.coco import Coco
 from cv_lab.data.folder import ImageFolder
 from cv_lab.data.labels_csv import LabelsCsv
 from cv_lab.data.mask_folder import MaskFolder
+from cv_lab.data.own import OwnData
 
 COUNT = 12  # images of a data set
+TEXTS = (".json", ".csv", ".txt", ".xml", ".yaml")
 SECONDS, GIGABYTES = 60, 6  # of a child process
 ODD: tuple[Any, ...] = (
     *(None, "", "x", -1, 0, 1e10, float("nan"), float("inf"), [], {}, [[]], "1", True, 10**30, "../..", "a\0b"),
@@ -84,6 +87,45 @@ def table(root: Path) -> None:
     (root / "labels.csv").write_text("file,label\n" + rows)
 
 
+def yolo(root: Path) -> None:
+    _photographs(root / "images")
+    (root / "labels").mkdir()
+    for number in range(COUNT):
+        shape = ".5 .5 .4 .4" if number % 3 else ".2 .2 .7 .2 .7 .8"
+        (root / f"labels/{number}.txt").write_text(f"{number % 2} {shape}\n")
+    (root / "data.yaml").write_text("train: images\nnames: [a, b]\n")
+
+
+def voc(root: Path) -> None:
+    _photographs(root / "JPEGImages")
+    (root / "Annotations").mkdir()
+    box = "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"
+    for number in range(COUNT):
+        (root / f"Annotations/{number}.xml").write_text(
+            "<annotation>\n<size><width>32</width><height>24</height></size>\n"
+            f"<object><name>{'ab'[number % 2]}</name>\n<difficult>0</difficult>\n{box}\n</object>\n</annotation>\n"
+        )
+
+
+def labelme(root: Path) -> None:
+    _photographs(root)
+    for number in range(COUNT):
+        shape = {"label": "ab"[number % 2], "points": [[4, 4], [20, 20]], "shape_type": "rectangle", "group_id": None}
+        content = {"shapes": [shape], "imagePath": f"{number}.jpg", "imageHeight": 24, "imageWidth": 32}
+        (root / f"{number}.json").write_text(json.dumps(content))
+
+
+def _photographs(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number in range(COUNT):
+        Image.fromarray(_pixels(number)).save(folder / f"{number}.jpg")
+
+
+def own(target: str) -> Callable[[Path, dict[str, Any]], ImageData]:
+    return lambda root, options: OwnData(str(root), target=target, **options)
+
+
+OF_OBJECTS = {"image_size": [16, 16], "batch_size": 4, "classes": None, "val_fraction": 0.25}
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path, dict[str, Any]], ImageData], dict[str, Any]]] = {
     "folder": (
         folder,
@@ -112,6 +154,10 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path, dict[str, Any]], 
         ),
         {"image_size": [16, 16], "batch_size": 4, "train_images": None, "classes": None},
     ),
+    "yolo": (yolo, own("boxes"), OF_OBJECTS),
+    "voc": (voc, own("boxes"), OF_OBJECTS),
+    "labelme": (labelme, own("instances"), OF_OBJECTS),
+    "numbered": (masks, own("instances"), {**OF_OBJECTS, "instances": "thing"}),
 }
 
 
@@ -188,7 +234,7 @@ def spoil(root: Path, options: dict[str, Any], dice: random.Random) -> str:
         key = dice.choice(sorted(options))
         options[key] = dice.choice(ODD)
         return f"{key}={options[key]!r}"
-    texts = [path for path in root.rglob("*") if path.suffix in (".json", ".csv", ".txt")]
+    texts = [path for path in root.rglob("*") if path.suffix in TEXTS]
     images = sorted(path for path in root.rglob("*.*") if path not in texts)
     path = dice.choice(texts) if texts and dice.random() < 0.5 else dice.choice(images)
     how = dice.randrange(4)
@@ -198,7 +244,7 @@ def spoil(root: Path, options: dict[str, Any], dice: random.Random) -> str:
         path.write_bytes(spoil_bytes(path.read_bytes(), dice))
     elif path.suffix == ".json":
         path.write_text(spoil_json(path.read_text(), dice))
-    elif path.suffix in (".csv", ".txt"):
+    elif path.suffix in TEXTS:
         path.write_text(spoil_text(path.read_text(), dice))
     else:
         spoil_image(path, dice)
@@ -241,7 +287,7 @@ def attempt(kind: str, seed: int, root: Path) -> tuple[str, str]:
         logging.getLogger("cv_lab").removeHandler(told)
     used = len(data.test) + len(data.train) + (0 if data.val is data.test else len(data.val))  # type: ignore[arg-type]
     present = len([path for path in root.rglob("*.*") if path.suffix in (".png", ".jpg", ".tif", ".bmp")])
-    present = len(list((root / "images").iterdir())) if kind in ("masks", "coco") else present
+    present = len(list((root / "images").iterdir())) if kind in ("masks", "coco", "numbered") else present
     expected = 2 * present if kind == "coco" else present
     if used < expected and not told.count and not data.problems and "labels.csv" not in what and "way 0" not in what:
         return "silent drop", f"{what}: {used} of {expected} images"

@@ -101,6 +101,8 @@ def test_categories_are_chosen_by_name_or_by_number(tmp_path: Path) -> None:
     for none in ([], 0):
         with pytest.raises(ValueError, match="takes no category"):
             write(tmp_path, some, classes=none).load("train")
+    with pytest.raises(ValueError, match="must be a list of names"):
+        write(tmp_path, some, classes=True).load("train")
 
 
 def test_images_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_images_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("annotations", "told"), [([], "train"), ([annotation(1, image=1)], "(train|validate)")])
 def test_splits_without_an_object_are_refused(tmp_path: Path, annotations: list[dict[str, Any]], told: str) -> None:
     data = write(tmp_path, annotations, images=8, validation="split", val_fraction=0.25)
-    with pytest.raises(ValueError, match=rf"none of the \d images to {told} on holds an object of bird, cat"):
+    with pytest.raises(ValueError, match=rf"none of the \d images to {told} on holds an object of bird and cat"):
         data.setup()
 
 
@@ -279,7 +281,7 @@ def test_what_is_listed_twice_counts_once(tmp_path: Path, caplog: pytest.LogCapt
     for told in (
         "1 images that are listed twice (1.png: 1)",
         "1 images whose file is listed already, as which their objects count",
-        "2 objects that are listed twice (annotation 2, annotation 3)",
+        "2 objects that are listed twice (annotation 2 and annotation 3)",
     ):
         assert told in caplog.text
 
@@ -297,7 +299,7 @@ def test_two_files_of_one_id_are_dropped_since_their_objects_cannot_be_told_apar
     records = [{"id": min(k, 2), "file_name": f"{k}.png"} for k in (1, 2, 3)]
     images = write(tmp_path, [annotation(1), annotation(2, image=2)], content={"images": records}).load("train")
     assert [o.id for o in images.objects] == [1]
-    assert "2 images whose id another image has (3.png: 2, 2.png: 2)" in caplog.text
+    assert "2 images whose id another image has (3.png: 2 and 2.png: 2)" in caplog.text
     assert "1 annotations of unknown images (annotation 2: image 2)" in caplog.text
 
 
@@ -331,7 +333,7 @@ def test_training_on_nothing_is_refused(
     tmp_path: Path, target: str, annotations: list[dict[str, Any]], reason: str
 ) -> None:
     data = write(tmp_path, annotations, target=target, validation="test")
-    with pytest.raises(ValueError, match=f"holds an object of bird, cat.*{reason}.*Crowds"):
+    with pytest.raises(ValueError, match=f"holds an object of bird and cat.*{reason}.*Crowds"):
         data.setup()
 
 

@@ -73,7 +73,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, text: str, words: str) -> 
 def test_columns_that_do_not_exist(tmp_path: Path) -> None:
     path = table(tmp_path, "file,labels\n0.png,cat\n")
     for options in ({"labels": "label"}, {"labels": ["cat"]}, {"file_column": "x"}, {"split_column": "fold"}):
-        with pytest.raises(ValueError, match=r"is not a column of .*, which has file, labels"):
+        with pytest.raises(ValueError, match=r"is not a column of .*, which has file and labels"):
             read(path, **options)
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cv_lab.data.coco import Coco
-from cv_lab.data.mask_folder import MaskFolder
+from cv_lab.data.mask_folder import MaskFolder, meaning
 from cv_lab.data.oxford_pet_trimaps import OxfordPetTrimaps
 from cv_lab.data.shapes import Shapes
 from cv_lab.data.voc import CLASSES, Voc
@@ -140,11 +140,11 @@ def test_a_file_that_cannot_be_used_is_dropped_and_named(
 
 
 def test_all_wrong_files_are_told_in_one_message(folder: Path) -> None:
-    for number in range(7):
+    for number in range(8):
         (folder / f"train/masks/{number}.png").unlink()
-    with pytest.raises(ValueError, match=r"7 missing masks \(.*0\.png, .*4\.png, \.\.\.\)"):
+    with pytest.raises(ValueError, match=r"8 missing masks \(.*0\.png, .*5\.png and 2 more\)"):
         load(folder, strict=True)
-    for number in range(7, 10):
+    for number in range(8, 10):
         (folder / f"train/masks/{number}.png").unlink()
     with pytest.raises(FileNotFoundError, match="holds no images with masks to train on"):
         load(folder)
@@ -414,3 +414,9 @@ def test_grey_masks_saved_in_colour_are_read(folder: Path) -> None:
     data = load(folder)
     assert data.train is not None
     assert data.train.class_counts().counts.tolist() == [9 * 96, 9 * 96]
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("background\nroad\nroad\n")
+    with pytest.raises(ValueError, match="several classes road"):
+        meaning(tmp_path)

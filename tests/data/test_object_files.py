@@ -130,7 +130,8 @@ def test_shapes_of_one_group_are_one_object(tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_of_labelme_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     square = shape("rectangle", [1, 1], [9, 9])
-    data = labelme(tmp_path, square, square, shape("point", [1, 1]), shape("polygon", [1, 1], [2, 2]))
+    nameless = [shape("rectangle", [1, 1], [8, 8], label=label) for label in (None, " ", [])]
+    data = labelme(tmp_path, square, square, shape("point", [1, 1]), shape("polygon", [1, 1], [2, 2]), *nameless)
     for number, content in enumerate(
         ('{"shapes"', '{"shapes": [{"label": "cat", "points": 7}]}', "[]", '{"shapes": 1}')
     ):
@@ -140,6 +141,7 @@ def test_what_cannot_be_used_of_labelme_is_told(tmp_path: Path, caplog: pytest.L
     for told in (
         "4 damaged files of objects",
         "1 shapes that are no polygon, rectangle or circle",
+        "3 shapes without a label",
         "1 polygons with fewer than 3 points",
         "1 objects that are listed twice",
     ):
@@ -179,6 +181,35 @@ def test_numbers_of_cityscapes_hold_their_class(tmp_path: Path) -> None:
     rows = np.array([7, 24, 24001, 26000], np.uint16)
     (objects,) = numbered(tmp_path, rows, instances={26: "car", 24: "person"}).load("train").objects
     assert (objects.classes.tolist(), objects.crowd.tolist()) == ([0, 0, 1], [True, False, False])
+
+
+def test_objects_of_pascal_voc_have_the_classes_of_its_other_masks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "VOC2012"
+    rows = {"SegmentationObject": [1, 255, 2, 3], "SegmentationClass": [20, 255, 8, 0]}
+    for folder, values in rows.items():
+        (root / folder).mkdir(parents=True)
+        mask = Image.fromarray(np.array(values, np.uint8).repeat(6).reshape(4, 6)).convert("P")
+        for number in range(9):
+            mask.save(root / folder / f"2007_{number}.png")
+    for number in range(10):
+        photos(root, f"JPEGImages/2007_{number}.jpg")
+        Image.new("RGB", (6, 4)).save(root / f"JPEGImages/2007_{number}.jpg")
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(f"2007_{k}" for k in (0, 1, 2, 3, 4, 5, 6, 11)))
+    (root / "ImageSets/Segmentation/val.txt").write_text("2007_8\n")
+    data = OwnData(str(tmp_path), target="instances", image_size=(4, 6))
+    data.setup()
+    assert data.train is not None
+    assert (data.classes[0], data.classes[19], len(data.classes)) == ("aeroplane", "tvmonitor", 20)
+    assert (len(data.train), len(data.val), len(data.test)) == (6, 1, 1)
+    for images in (data.train, data.val):
+        assert [data.classes[k] for k in images.objects[0].classes] == ["tvmonitor", "cat"]
+        assert images.objects[0].boxes.tolist() == [[0, 0, 6, 1], [0, 2, 6, 1]]
+    assert "7 objects without a class in the mask of classes" in caplog.text
+    assert "2007_11" in caplog.text
+    assert OwnData(str(tmp_path), target="boxes", instances="thing").layout.options["root"] == str(root)
 
 
 def test_what_does_not_number_objects_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -345,6 +345,10 @@ LAYOUTS: dict[str, tuple[str, Build, tuple[str, ...], tuple[int, int, int], str]
         *("boxes", several(voc_xml("JPEGImages", "Annotations"), main_lists), TWO, (6, 2, 2)),
         "XML files of Pascal VOC's form, 10 images (train 6, val 2, test 2)",
     ),
+    "VOC xml, stray files": (
+        *("boxes", several(voc_xml("images", "annotations"), text("about.txt", "0 1 2 3 4"), labelme("elsewhere", 1))),
+        *(TWO, (6, 2, 2), "XML files of Pascal VOC's form, 10 images in one set"),
+    ),
     "VOC xml, no lists": ("boxes", voc_xml("images", "annotations"), TWO, (6, 2, 2), "10 images in one set"),
     "VOC xml, Roboflow": (
         *("boxes", several(voc_xml("train", "train"), voc_xml("valid", "valid", 4)), TWO, (8, 4, 2)),
@@ -357,7 +361,9 @@ LAYOUTS: dict[str, tuple[str, Build, tuple[str, ...], tuple[int, int, int], str]
     ),
     "labelme painted": ("mask", labelme("photos"), ("background", *TWO), (7, 1, 2), "JSON files of labelme"),
     "Penn-Fudan": (
-        *("instances", numbered("PNGImages", "PedMasks"), ("object",), (7, 1, 2)),
+        "instances",
+        several(numbered("PNGImages", "PedMasks"), text("about.xml", "<x/>"), text("about.json", '{"shapes": []}')),
+        *(("object",), (7, 1, 2)),
         "masks that number objects, 10 images in one set: 15 % held out for validation and 15 % for the test",
     ),
     "COCO painted": ("mask", coco("annotations.json", "images"), ("background", *TWO), (7, 1, 2), "COCO json"),

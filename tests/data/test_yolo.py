@@ -68,7 +68,7 @@ def test_what_cannot_be_used_is_dropped_and_counted(tmp_path: Path, caplog: pyte
 
 
 @pytest.mark.parametrize("train", ["images/train", "../images/train", "[images/train]"])
-def test_splits_are_those_of_the_yaml_or_held_out(tmp_path: Path, train: str) -> None:
+def test_splits_are_those_of_the_yaml_or_held_out(tmp_path: Path, train: str, caplog: pytest.LogCaptureFixture) -> None:
     for split, count in (("train", 20), ("val", 4)):
         for folder in ("images", "labels"):
             (tmp_path / folder / split).mkdir(parents=True)
@@ -79,6 +79,10 @@ def test_splits_are_those_of_the_yaml_or_held_out(tmp_path: Path, train: str) ->
     data.setup()
     assert data.train is not None
     assert (len(data.train), len(data.val), len(data.test)) == (17, 4, 3)
+    assert "not there" not in caplog.text
+    gone = make(tmp_path, yaml="train: images/train\nval: images/elsewhere\nnames: {3: cat}\n")
+    assert gone.splits() == ("train",)
+    assert "the val set that data.yaml names is not there and is held out" in caplog.text
     same = make(tmp_path, yaml="train: images/train\nval: images/train\nnames: {3: cat}\n")
     assert same.splits() == ("train",)
 
