@@ -1,7 +1,7 @@
 """Boxes and polygons in text files, as YOLO's tools write them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,10 @@ class Yolo(Coco):
 
     @cached_property
     def names(self) -> dict[int, str]:
+        names = self.content.get("names") if self.given is None else self.given
+        numbered = not isinstance(names, Mapping) or all(str(key).isdecimal() for key in names)
+        if not numbered or not isinstance(names, Sequence | Mapping | None):
+            raise ValueError(f"the names of classes in {self.root} are {names}: give a list, or a name for each number")
         return _names(self.content, self.given, self.root)
 
     def splits(self) -> tuple[Split, ...]:
