@@ -29,7 +29,7 @@ from cv_lab.data.photos import PhotoData
 from cv_lab.data.problems import EXAMPLES, listed
 from cv_lab.files import write_csv
 from cv_lab.tasks.base import Task
-from cv_lab.trial.look_page import Findings, areas_of, file_of, read_by, sets_of, write_page
+from cv_lab.trial.look_page import Findings, areas_of, file_of, numbers, read_by, sets_of, write_page
 
 SHOWN = 128  # pixels: side of images of classes and labels, which are scaled for the page alone
 RARE = 10  # a class with this fraction of the most frequent one's images, or less, is called rare
@@ -121,12 +121,11 @@ def look(data: PhotoData, title: str) -> Findings:
 
 def text_of(findings: Findings) -> str:
     """The table of classes and what else is found, for a terminal."""
-    rows = [{**row, "class": str(row["class"])} for row in findings.classes]
-    heads = list(rows[0])
-    if findings.counted != "pixels":  # of which nobody wants to know how many they are
-        rows.append({"class": "all", **{key: sum(row[key] for row in rows) for key in heads[1:]}})
-    cells = [[f"{findings.counted} of", *heads[1:]]]
-    cells += [[row["class"], *(f"{row[key]:,}" for key in heads[1:])] for row in rows]
+    rows = [list(row.values()) for row in numbers(findings)]
+    if findings.counted != "pixels":
+        columns = list(zip(*(list(row.values())[1:] for row in findings.classes), strict=True))
+        rows.append(["all", *(f"{sum(column):,}" for column in columns)])
+    cells = [[f"{findings.counted} of", *list(findings.classes[0])[1:]], *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     table = [
         "  ".join(
