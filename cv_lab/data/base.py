@@ -86,6 +86,10 @@ class ImageData(LightningDataModule):
             raise ValueError(f"data.val_fraction={val_fraction} must be a number between 0 and 1")
         if type(batch_size) is not int or batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be a whole number of at least 1")
+        if type(seed) is not int:
+            raise ValueError(f"seed={seed} must be a whole number")
+        if type(val_fraction) not in (int, float):
+            raise ValueError(f"data.val_fraction={val_fraction} must be a number between 0 and 1")
         self.target = target or self.targets[0]
         if self.target not in self.targets:
             raise ValueError(

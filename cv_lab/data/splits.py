@@ -57,8 +57,10 @@ def balanced_subset(labels: np.ndarray, amount: int | float, seed: int) -> np.nd
     Raises:
         ValueError: if `amount` is not positive, or more than there is.
     """
-    count = round(amount * len(labels)) if isinstance(amount, float) and amount <= 1 else int(amount)
-    if not 0 < count <= len(labels):
+    count = 0
+    if type(amount) in (int, float) and 0 < amount <= len(labels):
+        count = round(amount * len(labels)) if isinstance(amount, float) and amount <= 1 else int(amount)
+    if count == 0:
         raise ValueError(
             f"a subset of {amount} is not possible: give a count from 1 to {len(labels)} or a fraction up to 1.0"
         )

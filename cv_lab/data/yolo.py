@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,10 @@ class Yolo(ObjectFiles):
 
     @cached_property
     def names(self) -> dict[int, str]:
+        names = self.content.get("names") if self.given is None else self.given
+        numbered = not isinstance(names, Mapping) or all(str(key).isdecimal() for key in names)
+        if not numbered or not isinstance(names, Sequence | Mapping | None):
+            raise ValueError(f"the names of classes in {self.root} are {names}: give a list, or a name for each number")
         return _names(self.content, self.given, self.root)
 
     @cached_property

@@ -26,11 +26,11 @@ from cv_lab.data.alike import most_alike, thumbnails
 from cv_lab.data.instances import InstanceImages
 from cv_lab.data.own import OwnData
 from cv_lab.data.photos import PhotoData
-from cv_lab.data.problems import EXAMPLES, listed
 from cv_lab.data.recognise import TASKS, target_of
 from cv_lab.files import write_csv
 from cv_lab.tasks.base import Task
-from cv_lab.trial.look_page import Findings, areas_of, file_of, read_by, sets_of, write_page
+from cv_lab.text import listing
+from cv_lab.trial.look_page import Findings, areas_of, file_of, numbers, read_by, sets_of, write_page
 
 SHOWN = 128  # pixels: side of images of classes and labels, which are scaled for the page alone
 RARE = 10  # a class with this fraction of the most frequent one's images, or less, is called rare
@@ -128,12 +128,11 @@ def look(data: PhotoData, title: str) -> Findings:
 
 def text_of(findings: Findings) -> str:
     """The table of classes and what else is found, for a terminal."""
-    rows = [{**row, "class": str(row["class"])} for row in findings.classes]
-    heads = list(rows[0])
-    if findings.counted != "pixels":  # of which nobody wants to know how many they are
-        rows.append({"class": "all", **{key: sum(row[key] for row in rows) for key in heads[1:]}})
-    cells = [[f"{findings.counted} of", *heads[1:]]]
-    cells += [[row["class"], *(f"{row[key]:,}" for key in heads[1:])] for row in rows]
+    rows = [list(row.values()) for row in numbers(findings)]
+    if findings.counted != "pixels":
+        columns = list(zip(*(list(row.values())[1:] for row in findings.classes), strict=True))
+        rows.append(["all", *(f"{sum(column):,}" for column in columns)])
+    cells = [[f"{findings.counted} of", *list(findings.classes[0])[1:]], *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     table = [
         "  ".join(
@@ -194,12 +193,12 @@ def remarks(data: PhotoData, classes: Sequence[Row], duplicates: Sequence[Row]) 
     most = max(row["train"] for row in classes)
     if rare := [row["class"] for row in classes if row["train"] * RARE <= most]:
         lines.append(
-            f"Rare in the training set (a tenth of the most frequent class or less): {_some(rare)}. Give more images "
+            f"Rare in the training set (a tenth of the most frequent class or less): {listing(rare)}. Give more images "
             f"of them{WEIGHING.get(data.target, '')}."
         )
     for name in ("val", "test"):
         if absent := [row["class"] for row in classes if row[name] == 0]:
-            lines.append(f"Not in the {name} set, so that nothing is known of them: {_some(absent)}.")
+            lines.append(f"Not in the {name} set, so that nothing is known of them: {listing(absent)}.")
     if data.target == "mask" and (ignored := [name for name in data.classes if name.lower() in IGNORED]):
         lines.append(
             f"{ignored[0]} is learnt and judged like any other class. If it marks pixels without a label, rename it "
@@ -227,8 +226,3 @@ def _small_objects(data: PhotoData) -> list[str]:
         f"{small:,} of {len(scaled):,} training objects are smaller than {SMALL} x {SMALL} pixels at "
         f"data.image_size=[{height},{width}]: a larger one shows more of them."
     ]
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first of `names`, and how many there are if these are not all."""
-    return listed(names) + (f" ({len(names)} classes)" if len(names) > EXAMPLES else "")

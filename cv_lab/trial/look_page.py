@@ -79,7 +79,7 @@ def write_page(findings: Findings, data: PhotoData, file: Path) -> None:
         **findings._asdict(),
         "css": CSS.read_text(),
         "most": max(1, *(row["train"] for row in findings.classes)),
-        "heads": list(findings.classes[0]),
+        "numbers": numbers(findings),
         "rows": ROWS,
         "count": len(data.train),
         "colors": ["#{:02x}{:02x}{:02x}".format(*color) for color in colors.tolist()]
@@ -90,6 +90,16 @@ def write_page(findings: Findings, data: PhotoData, file: Path) -> None:
         "largest": largest,
     }
     write_text(file, environment.get_template("look.html.jinja").render(content))
+
+
+def numbers(findings: Findings) -> list[dict[str, str]]:
+    """The table of classes as text: counts, or shares of the labelled pixels of each set."""
+    totals = {key: max(1, sum(row[key] for row in findings.classes)) for key in list(findings.classes[0])[1:]}
+
+    def text(row: dict[str, Any], key: str) -> str:
+        return f"{100 * row[key] / totals[key]:.2f} %" if findings.counted == "pixels" else f"{row[key]:,}"
+
+    return [{"class": row["class"], **{key: text(row, key) for key in totals}} for row in findings.classes]
 
 
 def samples(data: PhotoData, colors: NDArray[np.uint8]) -> list[Figure]:

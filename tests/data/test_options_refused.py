@@ -9,12 +9,18 @@ from cv_lab.data.coco import Coco
 from cv_lab.data.folder import ImageFolder
 from cv_lab.data.labels_csv import LabelsCsv
 from cv_lab.data.mask_folder import MaskFolder
+from cv_lab.data.own import OwnData
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "told"),
     [
         *((ImageFolder, {"batch_size": value}, "must be a whole number") for value in (0, None, "x", [1], 1.5, True)),
+        *((ImageFolder, {"seed": value}, "must be a whole number") for value in (None, "", "1", 1.5, [1])),
+        *(
+            (OwnData, {"val_fraction": value}, "must be a number between 0 and 1")
+            for value in (None, "x", [1], {}, True)
+        ),
         *((ImageFolder, {"image_size": v}, "at least 1 pixel") for v in (0, -1, "x", [], [1, 2, 3], 1.5, 10**30, {})),
         *((MaskFolder, {"image_size": value}, "a height and a width") for value in (0, None, "x", [1.5, 2], [0, 3])),
         *((MaskFolder, {"classes": value}, "must be a list of names") for value in (3, 1.5, {"a": 1})),

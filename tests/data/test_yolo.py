@@ -87,6 +87,12 @@ def test_splits_are_those_of_the_yaml_or_held_out(tmp_path: Path, train: str, ca
     assert same.splits() == ("train",)
 
 
+@pytest.mark.parametrize("names", ["3", "true", "{cat: 0}", "{1.5: cat}", "0", "[]", "cat"])
+def test_names_that_are_none_are_refused(tmp_path: Path, names: str) -> None:
+    with pytest.raises(ValueError, match=r"names (of|the) classes"):
+        make(tmp_path, "0 0.5 0.5 0.2 0.2", yaml=f"train: images\nnames: {names}\n").names  # noqa: B018
+
+
 def test_names_are_needed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"names the classes.*data\.names"):
         make(tmp_path, "", yaml="train: images\n").load("train")

@@ -70,6 +70,9 @@ def test_the_options_of_training_say_what_masks_mean(capsys: pytest.CaptureFixtu
         main(["data"])
     main(["data", "data.values={1: cat, 2: Void, 3: unlabelled}", "data.image_size=[30,40]"])
     told = capsys.readouterr().out
+    assert "pixels of" in told
+    shares = [float(line.split()[1]) for line in told.splitlines() if line.startswith(("cat  ", "Void  "))]
+    assert sum(shares) == pytest.approx(100, abs=0.02)
     assert "Void is learnt and judged like any other class" in told
     assert "sizes of images, width x height: smallest 40 x 30, median 40 x 30, largest 40 x 30 pixels" in told
     assert [row["class"] for row in rows_of("classes")] == ["cat", "Void"]
