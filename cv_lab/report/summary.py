@@ -85,7 +85,10 @@ def _set_direction(config: DictConfig) -> None:
         return
     from hydra.utils import get_class  # the task is imported for its mode, which takes seconds
 
-    right = {"max": "maximize", "min": "minimize"}[get_class(config.task._target_).mode]  # type: ignore[attr-defined]
+    kind: Any = get_class(config.task._target_)
+    name = (config.get("monitor") or "").partition("/")[2]
+    unit = kind.units.get(name) or kind.units.get(name.partition("/")[0])
+    right = {"max": "maximize", "min": "minimize"}[unit.mode if unit else kind.mode]
     asked = [o.partition("=")[2] for o in config.hydra.overrides.hydra if o.startswith("hydra.sweeper.direction=")]
     if any(direction != right for direction in asked):
         _refuse(
