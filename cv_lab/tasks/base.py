@@ -24,8 +24,9 @@ from cv_lab.data.base import ImageData
 from cv_lab.data.pixels import Fit
 from cv_lab.data.preprocess import Preprocessing
 from cv_lab.data.store import frames, ground_of
+from cv_lab.models.cut import heads_of
 from cv_lab.models.meta import flops
-from cv_lab.models.weights import fit_state_dict
+from cv_lab.models.weights import start_from
 from cv_lab.training.evidence import Arrays
 from cv_lab.training.optimizers import OptimizerFactory, ParameterGroups
 from cv_lab.training.units import LOSS, Unit
@@ -385,7 +386,7 @@ class Task(LightningModule):
         Raises:
             ValueError: if they are not of this network.
         """
-        fit_state_dict(self.model, state, source)
+        start_from(self.model, state, source, heads_of(self.model))
 
     def flops(self, size: tuple[int, ...]) -> int:
         """Floating-point operations of the network for images of `size`, (1, 3, H, W)."""

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
-from cv_lab.models.cut import heads_of
-from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.evidence import Arrays, ClassEvidence
 from cv_lab.training.losses import full_precision, log_of
@@ -44,9 +42,6 @@ class Classification(Task):
     ) -> None:
         super().__init__(model(num_classes=len(classes)), classes, optimizer, scheduler)
         self.loss = loss
-
-    def start_from(self, state: dict[str, Tensor], source: str) -> None:
-        start_from(self.model, state, source, heads_of(self.model))
 
     def configure_metrics(self, split: str) -> SplitMetrics:
         evidence = ClassEvidence() if split == "test" else None

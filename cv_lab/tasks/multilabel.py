@@ -14,8 +14,6 @@ from torch import Tensor
 from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData
 from cv_lab.labels import ClassCounts
-from cv_lab.models.cut import heads_of
-from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.label_metrics import LabelMetrics
 from cv_lab.training.losses import full_precision, log_of
@@ -77,9 +75,6 @@ class MultiLabelClassification(Task):
         super().__init__(model(num_classes=len(classes)), classes, optimizer, scheduler)
         self.positive_weights = positive_weights
         self.register_buffer("positive_weight", torch.ones(len(classes)))
-
-    def start_from(self, state: dict[str, Tensor], source: str) -> None:
-        start_from(self.model, state, source, heads_of(self.model))
 
     def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
         """Take the weights of the loss from the training images."""
