@@ -68,7 +68,7 @@ KEYS = Keys(
         "pruner",
     ),
     groups=("data", "task", "model", "loss", "optimizer", "scheduler", "augmentation"),
-    knobs=("lr", "epochs", "batch_size", "weight_decay", "label_smoothing", "precision", "seed", "weights"),
+    knobs=("lr", "epochs", "batch_size", "weight_decay", "label_smoothing", "precision", "monitor", "seed", "weights"),
     in_effect={"weight_decay": "optimizer.weight_decay"},
     packages=("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "timm"),
 )
@@ -100,6 +100,7 @@ class TrainConfig:
     weight_decay: float = MISSING
     label_smoothing: float = MISSING
     precision: str = MISSING
+    monitor: str | None = None
     seed: int = MISSING
     weights: str = MISSING
     cache: bool = MISSING

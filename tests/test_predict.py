@@ -135,6 +135,8 @@ def test_nothing_is_overwritten_silently(classifier: Path, tmp_path: Path) -> No
         predict.main(arguments)
     with pytest.raises(SystemExit, match="--yolo are for objects, but the checkpoint's Classification finds none"):
         predict.main([*arguments, "--force", "--yolo"])
+    with pytest.raises(SystemExit, match="tiles are for masks and objects"):
+        predict.main([*arguments, "--force", "--tile", "512"])
     assert (out / "predictions.csv").read_text() == "mine"
     predict.main([*arguments, "--force"])
     assert table_of(out) == [str(image)]
@@ -162,6 +164,9 @@ def test_results_do_not_replace_images_or_each_other(segmenter: Path, tmp_path: 
     with pytest.raises(SystemExit, match="is one of the images"):
         predict.main([str(checkpoint), images[0], "--out", str(tmp_path / "in"), "--force"])
     predict.main([str(checkpoint), images[0], "--out", str(tmp_path / "out")])
+    predict.main([str(checkpoint), images[0], "--out", str(tmp_path / "tiles"), "--tile", "16"])
+    with Image.open(tmp_path / "tiles/a_mask.png") as mask:
+        assert (mask.mode, mask.size) == ("P", (40, 30))
     with Image.open(tmp_path / "out/a_mask.png") as mask, Image.open(tmp_path / "out/a_overlay.png") as overlay:
         assert (mask.mode, mask.size, overlay.mode, overlay.size) == ("P", (40, 30), "RGB", (40, 30))
         assert mask.getpalette()

@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cv_lab.data.augment import Augmentation, Batch, Mix
-from cv_lab.data.in_memory import CPU, InMemoryImages, eval_loader, train_batch_size, train_loader
+from cv_lab.data.in_memory import CPU, InMemoryImages, Order, eval_loader, train_batch_size, train_loader
 from cv_lab.data.memory import free_memory
 from cv_lab.data.pixels import Fit
 from cv_lab.data.preprocess import Preprocessing
@@ -50,6 +50,8 @@ class ImageData(LightningDataModule):
         seed: of split, subsets and the order of batches.
         resident: keep the pixels of a split on the trial's device and make its batches there: true, false, or "auto",
             which does so on a GPU if the split takes at most `SHARE` of the free memory. The batches are the same.
+        sampler: "shuffled" trains on every image once an epoch; "balanced" draws as many images with replacement, every
+            class as often as another, so that rare classes are seen as often as frequent ones.
         preprocessing: what images go through on their way to the network; None only normalises them.
         target: the one of `targets` that the task learns from; None takes the first.
 
@@ -74,12 +76,15 @@ class ImageData(LightningDataModule):
         val_subset: int | float | None = None,
         seed: int = 0,
         resident: bool | str = "auto",
+        sampler: Order = "shuffled",
         preprocessing: Preprocessing | None = None,
         target: str | None = None,
     ) -> None:
         super().__init__()
         if resident not in (True, False, "auto"):
             raise ValueError(f"data.resident={resident} is not known: give true, false or auto")
+        if sampler not in get_args(Order):
+            raise ValueError(f"data.sampler={sampler} is not known: give {' or '.join(get_args(Order))}")
         if validation not in ("split", "test"):
             raise ValueError(f"data.validation={validation} is not known: give split or test")
         if not isinstance(val_fraction, int | float):
@@ -96,13 +101,19 @@ class ImageData(LightningDataModule):
                 f"the task learns from {_NAMES[self.target]} for each image, but {type(self).__name__} gives "
                 f"{' or '.join(_NAMES[name] for name in self.targets)}: choose other data, or another task"
             )
+        if sampler == "balanced" and self.target != "label":
+            raise ValueError(
+                "data.sampler=balanced draws images by their class, and the task learns from "
+                f"{_NAMES[self.target]} for each image: weigh classes in the loss instead "
+                "(loss=weighted_cross_entropy, task.positive_weights=balanced)"
+            )
         mixes = [t for t in (augmentation.transforms if augmentation else []) if isinstance(t, Mix)]
         if mixes and self.target != "label":
             raise ValueError("the task cannot learn from mixed images: leave Mix out with augmentation.mix=null")
         self.batch_size, self.augmentation, self.seed = batch_size, augmentation, seed
         self.validation, self.val_fraction = validation, val_fraction
         self.train_subset, self.val_subset = train_subset, val_subset
-        self.resident = resident
+        self.resident, self.sampler = resident, sampler
         self.train: InMemoryImages | None = None
         self.problems: list[dict[str, Any]] = []  # what was dropped, see data.problems.Problems
         self.problem_files: list[dict[str, str]] = []  # the same, file by file
@@ -180,7 +191,13 @@ class ImageData(LightningDataModule):
                 *(size, self.batch_size, len(self.train) % size, len(self.train), len(self.train) % self.batch_size),
             )
         return train_loader(
-            self.placed(self.training_samples()), self.batch_size, self.seed, epoch, self.device, *self._rank()
+            self.placed(self.training_samples()),
+            self.batch_size,
+            self.seed,
+            epoch,
+            self.device,
+            *self._rank(),
+            self.sampler,
         )
 
     def training_samples(self) -> InMemoryImages:

@@ -63,7 +63,7 @@ class ImageFolder(PhotoData):
             raise FileNotFoundError(f"{folder} holds no images in folders of classes")
         if split == "train":
             _refuse_empty([label for _, label in files], classes, folder, "give them some, or remove their folders")
-        found = self.decode_squares(
+        found = self.decode_labelled(
             [path for path, _ in files], [label for _, label in files], classes, self.image_size, problems
         )
         if split == "train":

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ COUNTED_AT_ONCE = 256  # masks
 MOVED_AT_ONCE = 1024  # rows
 MOST_LEFT_OUT = 0.1  # of the training images in an epoch
 CPU = torch.device("cpu")
+Order = Literal["shuffled", "balanced"]
 
 
 class MappedRows:
@@ -170,6 +171,8 @@ def _subset(pixels: Pixels, index: Tensor) -> Pixels:
 class EpochSampler(Sampler[int]):
     """An order that is a function of seed and epoch alone, so that a continued trial sees what an unbroken one does.
 
+    With `weights`, images are drawn by them, with replacement: some come several times in an epoch, others not at all.
+
     Several processes take the batches of one order in turn, so that a step of all of them sees what a step of one
     process with a batch of their sizes together would see. Each image comes at most once an epoch: those left over
     that do not make one more batch for every process are left out of it.
@@ -183,12 +186,20 @@ class EpochSampler(Sampler[int]):
         batch_size: of one process.
         rank: of this process.
         processes: that train one network.
+        weights: float (size,), to which the chance of each image is proportional; None gives a permutation.
     """
 
     def __init__(
-        self, size: int, seed: int, epoch: int = 0, batch_size: int = 1, rank: int = 0, processes: int = 1
+        self,
+        size: int,
+        seed: int,
+        epoch: int = 0,
+        batch_size: int = 1,
+        rank: int = 0,
+        processes: int = 1,
+        weights: Tensor | None = None,
     ) -> None:
-        self.size, self.seed, self.batch_size = size, seed, batch_size
+        self.size, self.seed, self.batch_size, self.weights = size, seed, batch_size, weights
         self.rank, self.processes = rank, processes
         self.steps = size // (batch_size * processes)
         self.generator = torch.Generator()  # also seeds the loader's worker processes
@@ -203,7 +214,11 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.size, generator=generator)[: len(self) * self.processes]
+        if self.weights is None:
+            order = torch.randperm(self.size, generator=generator)
+        else:
+            order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
+        order = order[: len(self) * self.processes]
         return iter(order.view(self.steps, self.processes, self.batch_size)[:, self.rank].flatten().tolist())
 
 
@@ -246,8 +261,9 @@ def train_loader(
     device: torch.device = CPU,
     rank: int = 0,
     processes: int = 1,
+    sampler: Order = "shuffled",
 ) -> DataLoader[Batch]:
-    """Return a loader of shuffled batches of equal size.
+    """Return a loader of batches of equal size in random order.
 
     Args:
         dataset: of the samples.
@@ -257,6 +273,8 @@ def train_loader(
         device: where batches will go.
         rank: of this process, which gets its share of the batches, see :class:`EpochSampler`.
         processes: that train one network.
+        sampler: "shuffled" takes each sample at most once an epoch; "balanced" draws them with replacement, every class
+            as often as another.
 
     Raises:
         ValueError: if there are fewer samples than one batch for each process.
@@ -269,14 +287,15 @@ def train_loader(
             f"batch_size={batch_size}{each} is larger than the training set of {len(dataset)} images: {remedy}"
         )
     size = train_batch_size(len(dataset), batch_size, processes)
-    sampler = EpochSampler(len(dataset), seed, epoch, size, rank, processes)
+    weights = (1 / dataset.labels.bincount())[dataset.labels].cpu() if sampler == "balanced" else None
+    order = EpochSampler(len(dataset), seed, epoch, size, rank, processes, weights)
     return DataLoader(
         dataset,
         size,
-        sampler=sampler,
+        sampler=order,
         drop_last=True,
         collate_fn=_collate(device),
-        generator=sampler.generator,
+        generator=order.generator,
     )
 
 

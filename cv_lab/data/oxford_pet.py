@@ -105,7 +105,7 @@ class OxfordPet(PhotoData):
             )
         labels = [ids.index(kind) for kind in kinds]
         problems = Problems(f"{self.folder}, {self.lists[split]}")
-        return self.decode_squares(files, labels, [names[kind] for kind in ids], self.image_size, problems)
+        return self.decode_labelled(files, labels, [names[kind] for kind in ids], self.image_size, problems)
 
     def names(self, split: Split) -> list[str]:
         """The images of one list, as files are called without their endings."""

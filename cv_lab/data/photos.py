@@ -111,7 +111,7 @@ class PhotoData(ImageData):
         self.settled.append(problems)
         self.problem_files += problems.files()
 
-    def decode_squares(
+    def decode_labelled(
         self, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], size: Size, problems: Problems
     ) -> InMemoryImages:
         """Return the images in `files` with a label each; see :meth:`decode_files`."""

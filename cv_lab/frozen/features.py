@@ -74,6 +74,7 @@ class FeatureData(ImageData):
             data.validation,
             seed=data.seed,
             resident=data.resident,
+            sampler=data.sampler,
             preprocessing=data.preprocessing,
         )
         self.source, self.features, self.key, self.placeholder_epochs = data, features, key, placeholder_epochs

@@ -74,14 +74,17 @@ class SharedHeads:
         """
         assert data.train is not None
         all_labels = data.train.labels
-        loaders = [train_loader(data.train, data.batch_size, data.seed, epoch) for epoch in range(self.epochs)]
+        loaders = [
+            train_loader(data.train, data.batch_size, data.seed, epoch, sampler=data.sampler)
+            for epoch in range(self.epochs)
+        ]
         self.steps = len(loaders[0])  # in an epoch
         key = {
             "features": data.key,
             "start": _digest(self.start),
             "samples": _digest(data.train.rows, all_labels),
             "loss": self.loss_config,
-            "batches": [data.batch_size, data.seed, self.epochs, self.steps],
+            "batches": [data.batch_size, data.seed, self.epochs, self.steps, data.sampler],
             "points": self.points,
         }
         begun = 0.0

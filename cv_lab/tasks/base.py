@@ -1,5 +1,6 @@
 """What every task does alike: it counts in the steps, logs once an epoch, and says what can be done with it."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from cv_lab.data.base import ImageData
 from cv_lab.data.pixels import Fit
 from cv_lab.data.preprocess import Preprocessing
 from cv_lab.data.store import frames, ground_of
+from cv_lab.models.cut import heads_of
 from cv_lab.models.meta import flops
-from cv_lab.models.weights import fit_state_dict
+from cv_lab.models.weights import start_from
 from cv_lab.training.evidence import Arrays
 from cv_lab.training.optimizers import OptimizerFactory, ParameterGroups
 from cv_lab.training.units import LOSS, Unit
@@ -182,6 +184,23 @@ class Task(LightningModule):
         declared = self.units.get(name) or self.units.get(name.partition("/")[0])
         return declared or (Unit("plain", self.mode) if metric == self.monitor else None)
 
+    def judge_by(self, metric: str) -> None:
+        """Choose the best checkpoint by another metric of the validation, ``val/NAME``.
+
+        Raises:
+            ValueError: if the validation logs no such metric, or none whose direction is known.
+        """
+        metrics = self.configure_metrics("val")
+        self.count_nothing(metrics)
+        with warnings.catch_warnings(action="ignore"):  # that nothing has been counted
+            names = [f"val/{name}" for name in self.summarise(metrics)]
+        units = {name: unit for name in names if (unit := self.unit_of(name)) is not None}
+        if metric not in units:
+            few = [name for name in units if name.count("/") == 1]
+            classes = dict.fromkeys(f"{name.rpartition('/')[0]}/CLASS" for name in units if name.count("/") > 1)
+            raise ValueError(f"monitor={metric} is no metric of the validation: give {', '.join([*few, *classes])}")
+        self.monitor, self.mode = metric, units[metric].mode
+
     # What a trial asks of its task.
 
     def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
@@ -331,6 +350,11 @@ class Task(LightningModule):
         """
         if len(batch["image"]):
             self.step(split, batch)
+        else:
+            self.count_nothing(self.split_metrics(split))
+
+    def count_nothing(self, metrics: Any) -> None:
+        """Count a batch without images, where `metrics` need something of the right shape to gather or compute."""
 
     def on_train_epoch_start(self) -> None:
         self._reset("train")
@@ -362,7 +386,7 @@ class Task(LightningModule):
         Raises:
             ValueError: if they are not of this network.
         """
-        fit_state_dict(self.model, state, source)
+        start_from(self.model, state, source, heads_of(self.model))
 
     def flops(self, size: tuple[int, ...]) -> int:
         """Floating-point operations of the network for images of `size`, (1, 3, H, W)."""

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from cv_lab.data.augment import Batch
-from cv_lab.models.cut import heads_of
-from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.evidence import Arrays, ClassEvidence
 from cv_lab.training.losses import full_precision, log_of
@@ -48,9 +46,6 @@ class Classification(Task):
         super().__init__(model(num_classes=len(classes)), classes, optimizer, scheduler)
         self.loss, self.flip_tta = loss, flip_tta
         self.metrics["test_tta_metrics"] = ConfusionMatrix(len(classes))
-
-    def start_from(self, state: dict[str, Tensor], source: str) -> None:
-        start_from(self.model, state, source, heads_of(self.model))
 
     def configure_metrics(self, split: str) -> SplitMetrics:
         evidence = ClassEvidence() if split == "test" else None

@@ -14,8 +14,6 @@ from torch import Tensor
 from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData
 from cv_lab.labels import ClassCounts
-from cv_lab.models.cut import heads_of
-from cv_lab.models.weights import start_from
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
 from cv_lab.training.label_metrics import LabelMetrics
 from cv_lab.training.losses import full_precision, log_of
@@ -78,9 +76,6 @@ class MultiLabelClassification(Task):
         self.positive_weights = positive_weights
         self.register_buffer("positive_weight", torch.ones(len(classes)))
 
-    def start_from(self, state: dict[str, Tensor], source: str) -> None:
-        start_from(self.model, state, source, heads_of(self.model))
-
     def prepare(self, data: ImageData, trainer: Trainer, config: DictConfig, resumed: bool) -> ImageData:
         """Take the weights of the loss from the training images."""
         for split in ("train", "val", "test"):
@@ -133,12 +128,9 @@ class MultiLabelClassification(Task):
             row |= {f"probability/{label}": probability, f"decision/{label}": int(probability > score)}
         return [row], ", ".join(given) or "no label"
 
-    def evaluation_step(self, split: str, batch: Batch) -> None:
-        if len(batch["image"]):
-            self.step(split, batch)
-        else:  # a process without an image must give the others something of the right shape to gather
-            nothing = torch.empty(0, len(self.classes), device=self.device)
-            self.split_metrics(split).scores.update(nothing.double(), nothing.to(torch.uint8))
+    def count_nothing(self, metrics: LabelMetrics) -> None:
+        nothing = torch.empty(0, len(self.classes), device=self.device)
+        metrics.scores.update(nothing.double(), nothing.to(torch.uint8))
 
     def step(self, split: str, batch: Batch) -> Tensor:
         logits, truth = self(batch["image"]), batch["labels"]

@@ -9,6 +9,9 @@ classes, and NAME_overlay.png of the same size. Mask R-CNN writes NAME.png, the 
 detections.json: class, score, box and run lengths of each as in COCO's results, with the ids of the data set that
 --json names. With --yolo it also writes NAME.txt, a line for each object as in YOLO's labels, and classes.txt.
 
+Large images are predicted with --tile 512 in overlapping tiles of so many pixels, each scaled to the network's size:
+masks are blended, and objects that two tiles find are merged.
+
 Images that cannot be read are listed at the end, and the exit code is then 1. Files that exist are replaced with
 --force alone. A checkpoint of a frozen backbone holds the head alone: name the backbone's file with --weights if it has
 moved. Code of your own runs if its module is named with --trust.
@@ -19,7 +22,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +32,10 @@ from cv_lab.pictures.objects import yolo_line
 from cv_lab.tasks.base import Photo, Task
 from cv_lab.trial.build import load_task
 from cv_lab.trial.predictor import BATCH_SIZE, predict_batch
+from cv_lab.trial.tiles import open_whole, predict_tiles
 
 NAMED = 5  # files in a message
+SMALLEST_TILE = 16  # pixels
 CLASSES = "classes.txt"  # beside YOLO's labels, which number the lines of it
 
 
@@ -48,12 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--json", type=Path, metavar="FILE", help="of a COCO data set, whose ids detections.json then has"
     )
     parser.add_argument("--yolo", action="store_true", help="write objects as YOLO's labels, too: NAME.txt")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="predict in overlapping tiles of this side")
     add_loading(parser)
     options = parser.parse_args(argv)
     try:
         files = images_in(options.images, options.out)
         problems = predict(
-            loaded(options), files, options.out, options.score, options.force, options.json, options.yolo
+            loaded(options), files, options.out, options.score, options.force, options.json, options.yolo, options.tile
         )
     except (FileNotFoundError, NotImplementedError, ValueError) as error:
         sys.exit(f"error: {error}")
@@ -109,6 +115,7 @@ def predict(
     force: bool,
     coco: Path | None = None,
     yolo: bool = False,
+    tile: int | None = None,
 ) -> list[str]:
     """Predict for `files` in batches and write the results to the folder `out`.
 
@@ -120,48 +127,63 @@ def predict(
         force: replace files that exist.
         coco: json of a COCO data set, whose ids objects get; see :func:`coco_ids`.
         yolo: write objects as YOLO's labels, too, see :func:`~cv_lab.pictures.objects.yolo_line`.
+        tile: side in pixels of tiles that images are predicted in; None predicts for whole images.
 
     Returns:
         A message for each file that could not be read.
 
     Raises:
         ValueError: if files exist already, if two images would be written to one file, or a result over an image; if
-            `coco` or `yolo` is given for a task that finds no objects.
+            `coco` or `yolo` is given for a task that finds no objects, or `tile` for one that says one thing of an
+            image.
         NotImplementedError: if the task does not say what it predicts.
     """
     objects = task.target in ("instances", "boxes")
     if (coco or yolo) and not objects:
         raise ValueError(f"--json and --yolo are for objects, but the checkpoint's {type(task).__name__} finds none")
+    if tile is not None and (task.target in ("label", "labels") or tile < SMALLEST_TILE):
+        raise ValueError(f"--tile {tile}: tiles are for masks and objects, and of at least {SMALLEST_TILE} pixels")
     images, categories = coco_ids(files, task.classes, coco)
     names = names_of(files)
     _check_outputs(task, dict(zip(names, files, strict=True)), out, force, yolo)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    named = list(zip(names, files, strict=True))
-    for start in range(0, len(named), BATCH_SIZE):
-        photos: dict[str, Photo] = {}
-        for name, file in named[start : start + BATCH_SIZE]:
-            try:
-                photos[name] = task.open_photo(file)
-            except Exception as error:  # Pillow raises many kinds of errors; continue with the other images
-                problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
-        outputs = predict_batch(task, list(photos.values())) if photos else []
-        for i, (name, photo) in enumerate(photos.items()):
-            new_rows, words = task.write(photo, outputs[i : i + 1], out, name, score)
-            if yolo:
-                lines = [yolo_line(row, task.classes.index(row["class"]), photo.size) + "\n" for row in new_rows]
-                write_text(out / f"{name}.txt", "".join(lines))
-            if objects:
-                ids = {"image_id": images[photo.path]}
-                new_rows = [{**row, **ids, "category_id": categories[row["class"]]} for row in new_rows]
-            rows += new_rows
-            print(f"{photo.path}: {words}")
+    for name, photo, prediction in _predictions(task, dict(zip(names, files, strict=True)), tile, problems):
+        new_rows, words = task.write(photo, prediction, out, name, score)
+        if yolo:
+            lines = [yolo_line(row, task.classes.index(row["class"]), photo.size) + "\n" for row in new_rows]
+            write_text(out / f"{name}.txt", "".join(lines))
+        if objects:
+            ids = {"image_id": images[photo.path]}
+            new_rows = [{**row, **ids, "category_id": categories[row["class"]]} for row in new_rows]
+        rows += new_rows
+        print(f"{photo.path}: {words}")
     if task.table is not None and len(problems) < len(files):
         write = write_json if task.table.endswith(".json") else write_csv
         write(out / task.table, rows)
     if yolo:
         write_text(out / CLASSES, "".join(f"{name}\n" for name in task.classes))
     return problems
+
+
+def _predictions(
+    task: Task, named: Mapping[str, Path], tile: int | None, problems: list[str]
+) -> Iterator[tuple[str, Photo, Any]]:
+    """Name, photo and prediction, as a batch of one, of each file; `problems` gets a line for those not readable."""
+    names, size = list(named), 1 if tile else BATCH_SIZE
+    for start in range(0, len(names), size):
+        photos: dict[str, Photo] = {}
+        for name in names[start : start + size]:
+            file = named[name]
+            try:
+                photos[name] = open_whole(file) if tile else task.open_photo(file)
+            except Exception as error:  # Pillow raises many kinds of errors; continue with the other images
+                problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
+        if tile:
+            yield from ((name, photo, predict_tiles(task, photo, tile)) for name, photo in photos.items())
+        elif photos:
+            outputs = predict_batch(task, list(photos.values()))
+            yield from ((name, photo, outputs[i : i + 1]) for i, (name, photo) in enumerate(photos.items()))
 
 
 def coco_ids(

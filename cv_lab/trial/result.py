@@ -1,5 +1,6 @@
 """What a trial leaves in ``result.json``, and in TensorBoard's table of trials."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ def result_of_training(task: Task, data: ImageData, observers: Observers, facts:
     """
     rows, timing = observers.history.rows, observers.timing
     sign = 1 if task.mode == "max" else -1
-    best = max(rows, key=lambda row: sign * row[task.monitor])
+    best = max(rows, key=lambda row: -math.inf if math.isnan(row[task.monitor]) else sign * row[task.monitor])
     seconds = {"fit": timing.fit_seconds, "epochs": timing.epoch_seconds} | facts.get("seconds", {})
     return {
         "schema": SCHEMA,

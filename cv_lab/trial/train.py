@@ -70,6 +70,8 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
     seed_all(config.seed, torch.device("cpu"))  # where networks are made
     os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with
     data, task = build_data_and_task(config)
+    if config.monitor is not None:
+        task.judge_by(config.monitor)
     checkpoint, log_from = _continue_from(record, standing, config, task)
     observers = _observers(config, record)
     best, last = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)

@@ -104,3 +104,22 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 def test_a_label_out_of_range_is_named() -> None:
     with pytest.raises(ValueError, match=r"1 of 3 labels.*image 2 has label 7.*3 classes"):
         InMemoryImages(torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 7]), ("a", "b", "c"))
+
+
+def test_a_balanced_order_draws_every_class_equally_often() -> None:
+    labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10 + [4])  # no image of class 3
+    dataset = InMemoryImages(torch.zeros(1001, 3, 1, 1, dtype=torch.uint8), labels, tuple("abcde"))
+    drawn = torch.cat([batch["label"] for batch in train_loader(dataset, 77, 0, 0, sampler="balanced")])
+    shares = drawn.bincount(minlength=5) / len(drawn)
+    assert len(drawn) == 1001
+    assert shares[3] == 0
+    assert all(abs(shares[k] - 0.25) < 0.05 for k in (0, 1, 2, 4))
+    one, again, other = (seen(train_loader(dataset, 77, 0, epoch, sampler="balanced")) for epoch in (0, 0, 1))
+    assert one == again != other
+
+
+def test_processes_share_one_balanced_order() -> None:
+    dataset = InMemoryImages(torch.zeros(40, 3, 1, 1, dtype=torch.uint8), torch.tensor([0] * 36 + [1] * 4), ("a", "b"))
+    alone = seen(train_loader(dataset, 10, seed=1, epoch=2, sampler="balanced"))
+    parts = [seen(train_loader(dataset, 5, 1, 2, rank=r, processes=2, sampler="balanced")) for r in range(2)]
+    assert [list(chain(*step)) for step in zip(*parts, strict=True)] == alone

@@ -25,6 +25,8 @@ from cv_lab.data.own import OwnData
         *((MaskFolder, {"image_size": value}, "a height and a width") for value in (0, None, "x", [1.5, 2], [0, 3])),
         *((MaskFolder, {"classes": value}, "must be a list of names") for value in (3, 1.5, {"a": 1})),
         *((MaskFolder, {"values": value}, "must give the class") for value in ("x", [1], 3)),
+        (ImageFolder, {"sampler": "even"}, "give shuffled or balanced"),
+        (MaskFolder, {"sampler": "balanced"}, "weigh classes in the loss instead"),
         (MaskFolder, {"colours": "red"}, "must give the class of each"),
         *((LabelsCsv, {"separator": value}, "must be text") for value in ("", 3, [";"])),
     ],

@@ -7,8 +7,10 @@ from typing import ClassVar
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from cv_lab.report.summary import _set_direction
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.classification import Classification
 from cv_lab.tasks.finetuning import FineTuning
@@ -30,7 +32,7 @@ TASKS = (
     MultiLabelClassification,
 )
 TRIALS = {
-    "classification": (),
+    "classification": ("monitor=val/cross_entropy",),
     "linear_probing": ("model=timm", "model.name=test_resnet", "model.image_size=32", "weights=none", "task.knn=3"),
     "semantic_segmentation": ("model.width=8",),
     "instance_segmentation": ("data.image_size=64", "model.backbone.width=8"),
@@ -46,6 +48,9 @@ def test_the_monitored_metric_has_a_unit_in_the_direction_of_the_task(kind: type
 def test_every_logged_metric_has_a_unit(train: Train, tmp_path: Path, task: str) -> None:
     (path,) = train(f"task={task}", *TINY, *TRIALS[task], *PLAIN, f"cache_dir={tmp_path}/cache").glob("*/result.json")
     result = json.loads(path.read_text())
+    if task == "classification":
+        assert (result["monitor"]["name"], result["monitor"]["mode"]) == ("val/cross_entropy", "min")
+        assert result["monitor"]["best"] == result["metrics"]["val/cross_entropy"]
     assert set(result["units"]) == {name for name in result["metrics"] if "/" in name}
     for name, unit in result["units"].items():
         is_share = "loss" not in name and "cross_entropy" not in name and "dropped" not in name
@@ -67,7 +72,8 @@ def small(kind: type[Task]) -> Task:
     def sgd(groups: object) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, 0.1)  # type: ignore[arg-type]
 
-    task = kind(network, ("a", "b"), CrossEntropy(), sgd)  # type: ignore[call-arg, arg-type]
+    loss = None if kind is MultiLabelClassification else CrossEntropy()
+    task = kind(network, ("a", "b"), loss, sgd)  # type: ignore[call-arg, arg-type]
     task.image_size = (8, 8)
     task.preprocessing = task.preprocessing.over((0.5,) * 3, (0.25,) * 3)
     return task.eval()
@@ -79,6 +85,27 @@ def test_units_of_metrics_by_name() -> None:
     assert task.unit_of("val/loss") == LOSS
     assert task.unit_of("lr") is None
     assert task.unit_of("val/unknown") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "mode"),
+    [
+        (Classification, "val/f1", "max"),
+        (Classification, "val/cross_entropy", "min"),
+        (MultiLabelClassification, "val/ap/b", "max"),
+        (MultiLabelClassification, "val/f1_macro", "max"),
+    ],
+)
+def test_another_metric_may_choose_the_checkpoint(kind: type[Task], metric: str, mode: str) -> None:
+    task = small(kind)
+    task.judge_by(metric)
+    assert (task.monitor, task.mode) == (metric, mode)
+
+
+@pytest.mark.parametrize("metric", ["f1", "val/F1", "train/f1", "test/f1", "val/knn_accuracy", ""])
+def test_metrics_that_no_validation_logs_are_refused(metric: str) -> None:
+    with pytest.raises(ValueError, match="is no metric of the validation: give val/loss, val/cross_entropy, val/acc"):
+        small(Classification).judge_by(metric)
 
 
 class Silent(Classification):
@@ -119,3 +146,14 @@ def test_a_task_exports_its_own_probabilities() -> None:
     found = program.module()(images)
     torch.testing.assert_close(found, task(task.preprocessing(images)).sigmoid())
     assert not torch.allclose(found.sum(1), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("monitor", "direction"), [(None, "maximize"), ("val/loss", "minimize"), ("val/iou/cat", "maximize")]
+)
+def test_a_search_goes_by_the_metric_that_is_monitored(monitor: str | None, direction: str) -> None:
+    target = "cv_lab.tasks.semantic_segmentation.SemanticSegmentation"
+    hydra = {"sweeper": {"direction": None}, "overrides": {"hydra": []}}
+    config = OmegaConf.create({"task": {"_target_": target}, "monitor": monitor, "hydra": hydra})
+    _set_direction(config)
+    assert config.hydra.sweeper.direction == direction

@@ -38,6 +38,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "+callbacks.stop.epoch=1",
         "logger=tensorboard",
     ),
+    "balanced": (*ODD, "epochs=1", "data.sampler=balanced"),
     "averaged": (*ODD, "epochs=2", "callbacks=[default,ema]", "callbacks.ema.decay=0.5"),
     "semantic segmentation": (*ODD, "epochs=2", "task=semantic_segmentation", "loss=dice"),
     "probe": (*ODD, "epochs=2", "task=linear_probing", *PROBE, "task.knn=5"),
