@@ -204,7 +204,9 @@ def _reference(hydra: DictConfig) -> DictConfig:
     for override in hydra.overrides.task:
         key, value = split_override(override)
         group = key.partition("@")[0]
-        if group not in OVERLAYS and not value.startswith("{") and loader.get_group_options(group):
+        # Asking Hydra for the options of a group is slow, and a deleted group alone is not among the choices.
+        is_group = group in hydra.runtime.choices or (override[0] == "~" and loader.get_group_options(group))
+        if group not in OVERLAYS and not value.startswith("{") and is_group:
             kept.append(override)
     given = {split_override(override)[0] for override in kept}
     chosen = {group: option for group, option in hydra.runtime.choices.items() if group in TOP_LEVEL and option}
