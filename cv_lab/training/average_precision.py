@@ -33,7 +33,10 @@ HALF = 0  # of the ten thresholds of overlap, the lowest: 0.5
 class AveragePrecision(Metric):
     """COCO's figures for detections and :class:`~cv_lab.data.instances.Instances`, equal to pycocotools'.
 
-    They are computed by faster-coco-eval, which does in C++ what pycocotools does, in a third of its time.
+    They are computed by faster-coco-eval, which does in C++ what pycocotools does, in a third of its time or less.
+    hotcoco 1.3, in Rust, gives pycocotools' figures to the last bit in a seventh of faster-coco-eval's processor time.
+    But masks and boxes together take 1.7 ms an image here and 0.25 ms there (7 objects and 30 detections an image), and
+    drawing the masks takes longer than either, so a young library with one maintainer can wait.
     `torchmetrics.detection.MeanAveragePrecision` calls the same library, but rounds the thresholds of overlap and
     recall to float32: a recall of exactly 3/5 then misses the threshold 0.6, and the figures differ from pycocotools'
     by up to some percent of a class. It also evaluates anew for each class.

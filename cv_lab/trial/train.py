@@ -64,8 +64,9 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
         NonFiniteLossError: if the training loss became NaN or infinite.
     """
     _silence_warnings()
-    check_config(config, HydraConfig.get())
-    check_arguments(plain(config))
+    if not HydraConfig.get().launcher.get("planned"):  # the launcher of a study has checked all of its trials
+        check_config(config, HydraConfig.get())
+        check_arguments(plain(config))
     check_settings(config)
     seed_all(config.seed, torch.device("cpu"))  # where networks are made
     os.environ["PL_GLOBAL_SEED"] = str(config.seed)  # which Lightning seeds its own shuffling with

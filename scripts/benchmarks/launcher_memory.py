@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = ("data.train_count=200", "data.test_count=40", "data.image_size=32", "batch_size=32", "epochs=1", "trainer=cpu")
-QUIET = ("pictures=none", "logger=none", "model.width=4")
+QUIET = ("pictures=none", "logger=none", "model=small_cnn", "model.width=4")
 
 
 def resident_mb(pid: int) -> float:
