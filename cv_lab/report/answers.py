@@ -1,11 +1,14 @@
 """What classifiers answered of each test image: calibration, figures of each class, mistakes, and disagreements."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cv_lab.colours import palette
 from cv_lab.report.chart import DASHES, GREY, Axis, Key, Series, plot
-from cv_lab.report.evidence import Evidence
+from cv_lab.report.evidence import CLASSIFICATION, Evidence
 from cv_lab.report.figures import Figure, hex_of
 from cv_lab.report.sections import Section, Setting
 from cv_lab.report.tables import Cell, Table
@@ -72,19 +75,52 @@ def class_table(section: Section) -> Table | None:
 
 
 def mistakes_table(section: Section) -> Table | None:
-    """The wrong answers that the best setting is most sure of; None without any, or without probabilities."""
-    evidence = _of(section, section.judged[0]) if section.judged else None
-    if evidence is None or "p_prediction" not in evidence.arrays or _right(evidence).all():
+    """The test images that the best setting is most wrong about; None without any, or where they are not known."""
+    evidence = section.evidence.get(section.judged[0].example.name) if section.judged else None
+    if evidence is None:
         return None
-    confidence = np.where(_right(evidence), -1, evidence.arrays["p_prediction"])
-    rows = []
-    for i in np.argsort(-confidence, kind="stable")[: min(LISTED, int((confidence >= 0).sum()))].tolist():
-        sure = [(float(evidence.arrays[n][i]) if n in evidence.arrays else None) for n in ("p_prediction", "p_truth")]
-        cells = [Cell(SHARE.value(p), p) for p in sure]
-        rows.append([_image(evidence, i), _class(evidence, "truth", i), _class(evidence, "prediction", i), *cells])
+    badness, columns = _badness(evidence)
+    order = np.argsort(-badness, kind="stable")  # NaN last
+    chosen = order[np.isfinite(badness[order])][:LISTED].tolist()
+    if not chosen:
+        return None
+    rows = [[_image(evidence, i), *(cells(i) for cells in columns.values())] for i in chosen]
     caption = f"Of {section.label(section.judged[0].example)}; all test images are in test.csv of the trial's folder."
-    columns = ["image", "truth", "prediction", "confidence", "probability of the truth"]
-    return Table(columns, rows, caption=caption)
+    return Table(["image", *columns], rows, caption=caption)
+
+
+def _badness(evidence: Evidence) -> tuple[NDArray[np.floating], dict[str, Callable[[int], Cell]]]:
+    """How wrong the network is about each image, NaN for not at all; and columns that say how, by their names."""
+    arrays = evidence.arrays
+
+    def number(name: str, unit: Unit = SHARE) -> Callable[[int], Cell]:
+        return lambda i: Cell(unit.value(v := float(arrays[name][i])), v)
+
+    def names(chosen: NDArray[np.bool_]) -> Callable[[int], Cell]:
+        return lambda i: Cell(", ".join(evidence.classes[k] for k in np.flatnonzero(chosen[i])) or "none")
+
+    if "p_prediction" in arrays:
+        probabilities = {"confidence": "p_prediction", "probability of the truth": "p_truth"}
+        columns: dict[str, Callable[[int], Cell]] = {n: partial(_class, evidence, n) for n in CLASSIFICATION}
+        columns |= {name: number(key) for name, key in probabilities.items() if key in arrays}
+        return np.where(_right(evidence), np.nan, arrays["p_prediction"]), columns
+    if "labels" in arrays and "loss" in arrays:
+        given = {"truth": names(arrays["labels"] > 0), "prediction": names(arrays["probabilities"] > 0.5)}
+        return arrays["loss"], {**given, "loss": number("loss", Unit())}
+    if "quality" in arrays:
+        counts = {name: number(name, Unit()) for name in ("objects", "found")}
+        return -arrays["quality"], {**counts, "panoptic quality": number("quality")}
+    if "union" not in arrays:
+        return np.full(evidence.n, np.nan), {}
+    with np.errstate(invalid="ignore"):
+        iou = arrays["intersection"] / arrays["union"]  # NaN for a class in neither truth nor prediction
+    known = np.isfinite(iou)
+    means = np.where(known.any(1), np.where(known, iou, 0).sum(1) / np.maximum(known.sum(1), 1), np.nan)
+    worst = np.where(known, iou, np.inf).argmin(1)
+    return -means, {
+        "mean IoU": lambda i: Cell(SHARE.value(float(means[i])), float(means[i])),
+        "worst class": lambda i: Cell(f"{evidence.classes[worst[i]]} ({SHARE.value(float(iou[i, worst[i]]))})"),
+    }
 
 
 def differences_table(section: Section) -> Table | None:

@@ -129,7 +129,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
             (title, table)
             for title, make in (
                 ("Precision, recall and F1 of each class", answers.class_table),
-                ("Most confident mistakes", answers.mistakes_table),
+                ("Test images that the best setting is most wrong about", answers.mistakes_table),
                 ("Images that one of the two best settings gets right", answers.differences_table),
             )
             if (table := attempt("the answers", lambda make=make: make(section), None))  # type: ignore[misc]
@@ -240,14 +240,9 @@ def render(template: str, content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"md": _markdown, "tex": escaped, "unbroken": _unbroken}
+    environment.filters |= {"md": _markdown, "tex": escaped}
     words = environment.get_template(template).render(content)
     return re.sub(r"\n{3,}", "\n\n", words) if template.endswith(".md.jinja") else words
-
-
-def _unbroken(value: str) -> str:
-    """A figure that a narrow table breaks before its interval alone."""
-    return value.replace(" ", "\u00a0").replace("\u00a0[", " [")
 
 
 def _markdown(value: object) -> str:

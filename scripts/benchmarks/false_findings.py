@@ -113,7 +113,9 @@ def main() -> None:
         print(f"  {name}")
         for seeds in SEEDS:
             shares = claimed(cells, seeds, studies, shared, images)
-            words = [f"{kind} {_share(v, studies)}" for kind, v in shares.items() if kind == "winner" or not cells.any()]
+            words = [
+                f"{kind} {_share(v, studies)}" for kind, v in shares.items() if kind == "winner" or not cells.any()
+            ]
             print(f"    {seeds:2} seeds:  " + "  ".join(words))
     print(f"  nine equal networks on 500 images, one seed each: ahead {_share(ahead_on_images(studies), studies)}")
     print("\nA true effect of one standard deviation over seeds: the share of reports that claim it.")
