@@ -17,6 +17,7 @@ from cv_lab.report import answers, background, figures, pictures, tables
 from cv_lab.report.finding import WARNINGS
 from cv_lab.report.findings import details, opening
 from cv_lab.report.latex import escaped
+from cv_lab.report.pdf import to_pdf
 from cv_lab.report.sections import Section, sections
 from cv_lab.report.trouble import reason
 from cv_lab.report.wording import clean, count, seconds, slug
@@ -66,8 +67,9 @@ def write_report(folder: Path) -> Report:
     write(folder / "findings.json", partial(write_text, text=clean(findings)))
     for part in parts:
         for figure in part["figures"]:
-            picture = clean(figure.svg())
-            write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
+            path, picture = folder / FIGURES / part["files"][figure.key], clean(figure.svg())
+            write(path, partial(write_text, text=picture))
+            write(path.with_suffix(".pdf"), partial(write_text, text=to_pdf(picture)))
     content = {"title": folder.resolve().name, "facts": facts(study), "sections": parts, "warnings": WARNINGS}
     content |= {"command_of_study": background.study_command(folder)}
     for name, template in (
