@@ -1,5 +1,6 @@
 """What classifiers answered of each test image: calibration, figures of each class, mistakes, and disagreements."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -84,7 +85,8 @@ def mistakes_table(section: Section) -> Table | None:
     chosen = order[np.isfinite(badness[order])][:LISTED].tolist()
     if not chosen:
         return None
-    rows = [[_image(evidence, i), *(cells(i) for cells in columns.values())] for i in chosen]
+    named = _image(evidence)
+    rows = [[named(i), *(cells(i) for cells in columns.values())] for i in chosen]
     caption = f"Of {section.label(section.judged[0].example)}; all test images are in test.csv of the trial's folder."
     return Table(["image", *columns], rows, caption=caption)
 
@@ -133,8 +135,9 @@ def differences_table(section: Section) -> Table | None:
         return None
     right = [_right(a), _right(b)]
     only_best, only_other = np.nonzero(right[0] & ~right[1])[0], np.nonzero(right[1] & ~right[0])[0]
+    named = _image(a)
     rows = [
-        [_image(a, i), _class(a, "truth", i), _class(a, "prediction", i), _class(b, "prediction", i)]
+        [named(i), _class(a, "truth", i), _class(a, "prediction", i), _class(b, "prediction", i)]
         for some in (only_other, only_best)
         for i in some[:LISTED].tolist()
     ]
@@ -175,11 +178,14 @@ def _share(above: int, below: int) -> Cell:
     return Cell(SHARE.value(value), value, shade=value)
 
 
-def _image(evidence: Evidence, i: int) -> Cell:
+def _image(evidence: Evidence) -> Callable[[int], Cell]:
+    """The cell that names an image: its file within the folder of all, else its number."""
     if "files" in evidence.arrays:
-        return Cell(str(evidence.arrays["files"][i]))
-    index = int(evidence.arrays["index"][i]) if "index" in evidence.arrays else i
-    return Cell(f"number {index}", index)
+        files = evidence.arrays["files"].astype(str).tolist()
+        folder = os.path.commonpath({os.path.dirname(file) for file in files})
+        return lambda i: Cell(os.path.relpath(files[i], folder) if folder else files[i])
+    index = evidence.arrays.get("index", np.arange(evidence.n))
+    return lambda i: Cell(f"number {index[i]}", int(index[i]))
 
 
 def _class(evidence: Evidence, name: str, i: int) -> Cell:
