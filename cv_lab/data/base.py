@@ -137,6 +137,10 @@ class ImageData(LightningDataModule):
         """
         return ""
 
+    def test_files(self) -> list[str]:
+        """The files of the test images, in their order; empty where images have no files of their own."""
+        return []
+
     def setup(self, stage: str | None = None) -> None:
         """Load, split and reduce; called by Lightning before each of fit and test, working only once."""
         if self.train is not None:

@@ -74,6 +74,9 @@ class OwnData(PhotoData):
     def load(self, split: Split) -> InMemoryImages:
         return self.inner.load(split)
 
+    def test_files(self) -> list[str]:
+        return self.inner.test_files()
+
     def setup(self, stage: str | None = None) -> None:
         """Say what was recognised, and set up its data module."""
         if self.train is not None:

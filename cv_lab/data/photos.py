@@ -100,6 +100,12 @@ class PhotoData(ImageData):
             return samples
         return samples.showing(samples.images.cropped(crop))
 
+    def test_files(self) -> list[str]:
+        loaded = [split for split in self.splits() if split != "val" or self.validation == "split"]
+        files = dict(zip(loaded, self.files, strict=False))  # none where images lie in one array
+        source = files.get("test" if "test" in loaded else "train")
+        return [] if source is None else [source[row] for row in self.test.rows.tolist()]
+
     def settle(self, problems: Problems) -> None:
         """Log `problems` and keep them for the trial's record.
 

@@ -88,6 +88,9 @@ class FeatureData(ImageData):
     def load(self, split: Split) -> InMemoryImages:
         raise AssertionError("features are loaded already")
 
+    def test_files(self) -> list[str]:
+        return self.source.test_files()
+
     def train_dataloader(self) -> DataLoader[Batch]:
         if not self.placeholder_epochs:
             return super().train_dataloader()

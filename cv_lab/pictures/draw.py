@@ -21,7 +21,9 @@ RIGHT = (0, 140, 90)
 WRONG = (205, 45, 40)
 
 
-def classification_tile(image: Pixels, truth: str, predicted: str, confidence: float, size: int = 128) -> Image.Image:
+def classification_tile(
+    image: Pixels, truth: str, predicted: str, confidence: float, size: int = 128, file: str = ""
+) -> Image.Image:
     """An image with its predicted class; a wrong one also has the true class.
 
     The border is green when right and red when wrong, and a check mark or a cross says the same
@@ -33,6 +35,7 @@ def classification_tile(image: Pixels, truth: str, predicted: str, confidence: f
         predicted: name of the predicted class.
         confidence: of the prediction, in 0..1.
         size: longer side of the shown image in pixels. All tiles of one `size` are equally large.
+        file: name to write below, if any.
     """
     right = truth == predicted
     color = RIGHT if right else WRONG
@@ -40,7 +43,7 @@ def classification_tile(image: Pixels, truth: str, predicted: str, confidence: f
     height = max(10, size / 10)
     line, mark = round(height * 1.35), round(height)
     width = size + 2 * border
-    tile = Image.new("RGB", (width, width + 2 * line + border), GROUND)
+    tile = Image.new("RGB", (width, width + (3 if file else 2) * line + border), GROUND)
     draw = ImageDraw.Draw(tile)
     draw.rectangle((0, 0, width - 1, width - 1), fill=PAPER, outline=color, width=border)
     photo = _fit(Image.fromarray(image).convert("RGB"), size)
@@ -55,6 +58,8 @@ def classification_tile(image: Pixels, truth: str, predicted: str, confidence: f
     if not right:
         left += round(write(draw, (left, y + line), "is ", height, color=PALE_INK))
         write(draw, (left, y + line), truth, height, width - left)
+    if file:
+        write(draw, (0, y + 2 * line), file, height, width, color=PALE_INK)
     return tile
 
 

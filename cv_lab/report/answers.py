@@ -1,11 +1,15 @@
 """What classifiers answered of each test image: calibration, figures of each class, mistakes, and disagreements."""
 
+import os
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cv_lab.colours import palette
 from cv_lab.report.chart import DASHES, GREY, Axis, Key, Series, plot
-from cv_lab.report.evidence import Evidence
+from cv_lab.report.evidence import CLASSIFICATION, Evidence
 from cv_lab.report.figures import Figure, hex_of
 from cv_lab.report.sections import Section, Setting
 from cv_lab.report.tables import Cell, Table
@@ -72,19 +76,53 @@ def class_table(section: Section) -> Table | None:
 
 
 def mistakes_table(section: Section) -> Table | None:
-    """The wrong answers that the best setting is most sure of; None without any, or without probabilities."""
-    evidence = _of(section, section.judged[0]) if section.judged else None
-    if evidence is None or "p_prediction" not in evidence.arrays or _right(evidence).all():
+    """The test images that the best setting is most wrong about; None without any, or where they are not known."""
+    evidence = section.evidence.get(section.judged[0].example.name) if section.judged else None
+    if evidence is None:
         return None
-    confidence = np.where(_right(evidence), -1, evidence.arrays["p_prediction"])
-    rows = []
-    for i in np.argsort(-confidence, kind="stable")[: min(LISTED, int((confidence >= 0).sum()))].tolist():
-        sure = [(float(evidence.arrays[n][i]) if n in evidence.arrays else None) for n in ("p_prediction", "p_truth")]
-        cells = [Cell(SHARE.value(p), p) for p in sure]
-        rows.append([_image(evidence, i), _class(evidence, "truth", i), _class(evidence, "prediction", i), *cells])
+    badness, columns = _badness(evidence)
+    order = np.argsort(-badness, kind="stable")  # NaN last
+    chosen = order[np.isfinite(badness[order])][:LISTED].tolist()
+    if not chosen:
+        return None
+    named = _image(evidence)
+    rows = [[named(i), *(cells(i) for cells in columns.values())] for i in chosen]
     caption = f"Of {section.label(section.judged[0].example)}; all test images are in test.csv of the trial's folder."
-    columns = ["image", "truth", "prediction", "confidence", "probability of the truth"]
-    return Table(columns, rows, caption=caption)
+    return Table(["image", *columns], rows, caption=caption)
+
+
+def _badness(evidence: Evidence) -> tuple[NDArray[np.floating], dict[str, Callable[[int], Cell]]]:
+    """How wrong the network is about each image, NaN for not at all; and columns that say how, by their names."""
+    arrays = evidence.arrays
+
+    def number(name: str, unit: Unit = SHARE) -> Callable[[int], Cell]:
+        return lambda i: Cell(unit.value(v := float(arrays[name][i])), v)
+
+    def names(chosen: NDArray[np.bool_]) -> Callable[[int], Cell]:
+        return lambda i: Cell(", ".join(evidence.classes[k] for k in np.flatnonzero(chosen[i])) or "none")
+
+    if "p_prediction" in arrays:
+        probabilities = {"confidence": "p_prediction", "probability of the truth": "p_truth"}
+        columns: dict[str, Callable[[int], Cell]] = {n: partial(_class, evidence, n) for n in CLASSIFICATION}
+        columns |= {name: number(key) for name, key in probabilities.items() if key in arrays}
+        return np.where(_right(evidence), np.nan, arrays["p_prediction"]), columns
+    if "labels" in arrays and "loss" in arrays:
+        given = {"truth": names(arrays["labels"] > 0), "prediction": names(arrays["probabilities"] > 0.5)}
+        return arrays["loss"], {**given, "loss": number("loss", Unit())}
+    if "quality" in arrays:
+        counts = {name: number(name, Unit()) for name in ("objects", "found")}
+        return -arrays["quality"], {**counts, "panoptic quality": number("quality")}
+    if "union" not in arrays:
+        return np.full(evidence.n, np.nan), {}
+    with np.errstate(invalid="ignore"):
+        iou = arrays["intersection"] / arrays["union"]  # NaN for a class in neither truth nor prediction
+    known = np.isfinite(iou)
+    means = np.where(known.any(1), np.where(known, iou, 0).sum(1) / np.maximum(known.sum(1), 1), np.nan)
+    worst = np.where(known, iou, np.inf).argmin(1)
+    return -means, {
+        "mean IoU": lambda i: Cell(SHARE.value(float(means[i])), float(means[i])),
+        "worst class": lambda i: Cell(f"{evidence.classes[worst[i]]} ({SHARE.value(float(iou[i, worst[i]]))})"),
+    }
 
 
 def differences_table(section: Section) -> Table | None:
@@ -97,8 +135,9 @@ def differences_table(section: Section) -> Table | None:
         return None
     right = [_right(a), _right(b)]
     only_best, only_other = np.nonzero(right[0] & ~right[1])[0], np.nonzero(right[1] & ~right[0])[0]
+    named = _image(a)
     rows = [
-        [_image(a, i), _class(a, "truth", i), _class(a, "prediction", i), _class(b, "prediction", i)]
+        [named(i), _class(a, "truth", i), _class(a, "prediction", i), _class(b, "prediction", i)]
         for some in (only_other, only_best)
         for i in some[:LISTED].tolist()
     ]
@@ -139,11 +178,14 @@ def _share(above: int, below: int) -> Cell:
     return Cell(SHARE.value(value), value, shade=value)
 
 
-def _image(evidence: Evidence, i: int) -> Cell:
+def _image(evidence: Evidence) -> Callable[[int], Cell]:
+    """The cell that names an image: its file within the folder of all, else its number."""
     if "files" in evidence.arrays:
-        return Cell(str(evidence.arrays["files"][i]))
-    index = int(evidence.arrays["index"][i]) if "index" in evidence.arrays else i
-    return Cell(f"number {index}", index)
+        files = evidence.arrays["files"].astype(str).tolist()
+        folder = os.path.commonpath({os.path.dirname(file) for file in files})
+        return lambda i: Cell(os.path.relpath(files[i], folder) if folder else files[i])
+    index = evidence.arrays.get("index", np.arange(evidence.n))
+    return lambda i: Cell(f"number {index[i]}", int(index[i]))
 
 
 def _class(evidence: Evidence, name: str, i: int) -> Cell:

@@ -240,7 +240,8 @@ def bars(rows: Sequence[tuple[str, float, str]], title: str) -> Chart:
         parts.append(f"<g><title>{escape(f'{name}: {words}')}</title>{_text(4, y + 15, shorten(name, 24))}")
         parts.append(f'<rect x="{left:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{BLUE}"/>')
         parts.append(_text(left + long + 6, y + 15, words, size=11) + "</g>")
-    return Chart("".join(parts), left + reach + 90, TOP + step * len(rows) + 8, title)
+    end = max(CHARACTER * len(words) for *_, words in rows)
+    return Chart("".join(parts), left + reach + 6 + end, TOP + step * len(rows) + 8, title)
 
 
 def sheet(charts: Sequence[Chart], legend: Sequence[Key], columns: int = 2) -> Chart:
@@ -277,7 +278,7 @@ class _Scale:
 
     def __post_init__(self) -> None:
         low, high = self._map(min(self.values)), self._map(max(self.values))
-        margin = 0.05 * (high - low) or (0.5 if self.axis.log or self.axis.whole else 0.02 * abs(low) or 0.5)
+        margin = 0.05 * (high - low) or (0.5 if self.axis.log or self.axis.whole else 0.02 * abs(low) or 0.05)
         self.low, self.high = low - margin, high + margin
 
     def __call__(self, value: float) -> float:

@@ -1,8 +1,10 @@
 """What a trial's test says of each image, from which intervals, comparisons and baselines are computed.
 
 ``test.npz`` of a trial holds, for classification, ``truth`` and ``prediction``, int (N,), for segmentation
-``intersection``, ``union`` and ``support``, int64 (N, K), in pixels; ``files``, str (N,), are the names of the images.
-Classifiers add ``p_prediction`` and ``p_truth``, float (N,), the probabilities of these classes.
+``intersection``, ``union`` and ``support``, int64 (N, K), in pixels, for labels ``labels``, of 0 and 1, and
+``probabilities``, float (N, K), and for detections the numbers ``objects`` and ``found``, int (N,), and ``quality``,
+float (N,), the panoptic quality; ``files``, str (N,), are the names of the images. Classifiers add ``p_prediction`` and
+``p_truth``, float (N,), the probabilities of these classes. Labels and detections have no intervals yet.
 A classifier without that file still has its confusion matrix, which gives intervals but no comparison image by image.
 """
 
@@ -54,11 +56,11 @@ class Evidence:
         return constant_answer(np.array(self.counts()), self.classes, metric)
 
     def counts(self) -> list[int]:
-        """Images, or labelled pixels, of each true class; K of them."""
+        """Images, or labelled pixels, of each true class; K of them, or none where images have several labels."""
         if "truth" in self.arrays:
             found = np.bincount(self.arrays["truth"].astype(np.int64), minlength=len(self.classes))
         else:
-            found = self.arrays["support"].sum(0)
+            found = self.arrays["support"].sum(0) if "support" in self.arrays else np.zeros(0, np.int64)
         counts: list[int] = found.tolist()
         return counts
 
@@ -114,7 +116,7 @@ def read_evidence(trial: Trial, matrix: Matrix | None, notes: list[str]) -> Evid
 def _checked(path: Path, classes: list[str]) -> Evidence:
     with np.load(path, allow_pickle=False) as file:  # which would run code in the file
         arrays = {name: file[name] for name in file.files}
-    needed = CLASSIFICATION if "truth" in arrays else SEGMENTATION
+    needed = next((some for some in KINDS if some[0] in arrays), SEGMENTATION)
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")
@@ -122,7 +124,8 @@ def _checked(path: Path, classes: list[str]) -> Evidence:
     if len(shapes) != 1 or not next(iter(shapes)) or not next(iter(shapes))[0]:
         raise ValueError(f"its arrays have the shapes {sorted(shapes)}")
     (shape,) = shapes
-    if any(arrays[name].min() < 0 or not np.issubdtype(arrays[name].dtype, np.integer) for name in needed):
+    counts = [arrays[name] for name in needed if name not in ("probabilities", "quality")]
+    if any(some.min() < 0 or not np.issubdtype(some.dtype, np.integer) for some in counts):
         raise ValueError("it holds no counts")
     for name in PROBABILITIES & arrays.keys():
         if arrays[name].shape != shape or not ((arrays[name] >= 0) & (arrays[name] <= 1 + TOLERANCE)).all():
@@ -130,10 +133,12 @@ def _checked(path: Path, classes: list[str]) -> Evidence:
     for name in {"index", "files"} & arrays.keys():
         if arrays[name].shape != shape[:1]:
             raise ValueError(f"its {name} has the shape {arrays[name].shape} for {shape[0]} images")
-    highest = max(int(arrays[name].max()) for name in CLASSIFICATION) + 1 if "truth" in arrays else shape[1]
+    highest = (
+        max(int(arrays[name].max()) for name in CLASSIFICATION) + 1 if "truth" in arrays else max(shape[1:], default=0)
+    )
     if len(classes) < highest:
         classes = [*classes, *(str(i) for i in range(len(classes), highest))]
-    order = arrays["truth" if "truth" in arrays else "support"].astype(np.int64).tobytes()
+    order = arrays[TRUTH[needed]].astype(np.int64).tobytes()
     names = arrays["files"].astype(str).tobytes() if "files" in arrays else b""
     return Evidence(shape[0], classes, arrays, names + order)
 
@@ -190,6 +195,10 @@ def _mean_where(above: NDArray[np.floating], below: NDArray[np.floating]) -> NDA
 
 CLASSIFICATION = ("truth", "prediction")
 SEGMENTATION = ("intersection", "union", "support")
+LABELS = ("labels", "probabilities")
+DETECTIONS = ("objects", "found", "quality")
+KINDS = (CLASSIFICATION, SEGMENTATION, LABELS, DETECTIONS)
+TRUTH = {CLASSIFICATION: "truth", SEGMENTATION: "support", LABELS: "labels", DETECTIONS: "objects"}  # of each kind
 PROBABILITIES = {"p_prediction", "p_truth"}
 OF_PIXELS = ("mean_iou", "pixel_accuracy", "mean_class_accuracy")
 METRICS: dict[str, Callable[[Evidence], Scores]] = {

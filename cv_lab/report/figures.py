@@ -145,6 +145,8 @@ def classes(section: Section) -> list[Figure]:
     if known is None:
         return []
     counts = known.counts()
+    if not counts:
+        return []
     order = sorted(range(len(counts)), key=lambda k: -counts[k])[:CLASSES]
     rows = [
         (known.classes[k], counts[k], f"{counts[k]:,} ({100 * counts[k] / (sum(counts) or 1):.1f} %)") for k in order

@@ -16,6 +16,7 @@ from cv_lab.report import answers, background, figures, pictures, tables
 from cv_lab.report.finding import WARNINGS
 from cv_lab.report.findings import details, opening
 from cv_lab.report.latex import escaped
+from cv_lab.report.pdf import to_pdf
 from cv_lab.report.sections import Section, sections
 from cv_lab.report.trouble import reason
 from cv_lab.report.wording import clean, count, seconds, slug
@@ -63,8 +64,9 @@ def write_report(folder: Path) -> Report:
     write(folder / "findings.json", partial(write_text, text=clean(findings)))
     for part in parts:
         for figure in part["figures"]:
-            picture = clean(figure.svg())
-            write(folder / FIGURES / part["files"][figure.key], partial(write_text, text=picture))
+            path, picture = folder / FIGURES / part["files"][figure.key], clean(figure.svg())
+            write(path, partial(write_text, text=picture))
+            write(path.with_suffix(".pdf"), partial(write_text, text=to_pdf(picture)))
     content = {"title": folder.resolve().name, "facts": facts(study), "sections": parts, "warnings": WARNINGS}
     content |= {"command_of_study": background.study_command(folder)}
     for name, template in (
@@ -116,7 +118,7 @@ def _part(study: Study, section: Section, index: int, notes: list[str]) -> dict[
             (title, table)
             for title, make in (
                 ("Precision, recall and F1 of each class", answers.class_table),
-                ("Most confident mistakes", answers.mistakes_table),
+                ("Test images that the best setting is most wrong about", answers.mistakes_table),
                 ("Images that one of the two best settings gets right", answers.differences_table),
             )
             if (table := attempt("the answers", lambda make=make: make(section), None))  # type: ignore[misc]
@@ -227,14 +229,9 @@ def render(template: str, content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"md": _markdown, "tex": escaped, "unbroken": _unbroken}
+    environment.filters |= {"md": _markdown, "tex": escaped}
     words = environment.get_template(template).render(content)
     return re.sub(r"\n{3,}", "\n\n", words) if template.endswith(".md.jinja") else words
-
-
-def _unbroken(value: str) -> str:
-    """A figure that a narrow table breaks before its interval alone."""
-    return value.replace(" ", "\u00a0").replace("\u00a0[", " [")
 
 
 def _markdown(value: object) -> str:

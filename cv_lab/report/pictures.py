@@ -14,12 +14,15 @@ from cv_lab.study.trials import Trial, number
 SHOWN = 4  # settings whose pictures are in the report; those of others stay in their folders
 WIDTH = 1120  # pixels of a picture in the report; the full one stays in the trial's folder
 CLASSES = 8  # settings beside each other in a table of classes
-PICTURES = {"gallery.png": "predictions", "confusion_matrix.png": "confusion matrix of the test set"}
+PICTURES = {
+    "gallery.png": "predictions for validation images",
+    "confusion_matrix.png": "confusion matrix of the test set",
+}
 TITLES = {
-    "gallery_last_epoch.png": "predictions of the last epoch",
+    "gallery_last_epoch.png": "predictions of the last epoch for validation images",
     "iou.png": "intersection over union of each class",
-    "best.png": "best images of the sample",
-    "worst.png": "worst images of the sample",
+    "best.png": "test images that come out best",
+    "worst.png": "test images that the network is most wrong about",
     "average_precision.png": "average precision of each class",
     "precision_recall.png": "precision and recall of each class",
 }

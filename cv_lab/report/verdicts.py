@@ -218,7 +218,7 @@ def _grid(section: Section) -> tuple[NDArray[np.floating], list[list[str]]] | No
     """
     cells = {tuple(text(value) for value in s.values.values()): s.scores_by_seed for s in section.judged}
     levels = [list(dict.fromkeys(at[i] for at in cells)) for i in range(len(section.names))]
-    if not levels or math.prod(map(len, levels)) > 2 * len(cells):
+    if not cells or not levels or math.prod(map(len, levels)) > 2 * len(cells):
         return None  # a search rather than a grid
     while missing := [at for at in product(*levels) if at not in cells]:
         gaps = {(i, value): sum(at[i] == value for at in missing) for i, own in enumerate(levels) for value in own}

@@ -95,4 +95,4 @@ def slug(name: str) -> str:
 
 def clean(words: str) -> str:
     """Without what neither UTF-8 nor XML can hold: names of folders may hold any bytes."""
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "�", words).encode("utf-8", "replace").decode()
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "�", words).encode("utf-8", "replace").decode()

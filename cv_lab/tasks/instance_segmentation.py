@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import SumMetric
@@ -24,11 +25,20 @@ from cv_lab.pictures import draw
 from cv_lab.pictures.artifacts import save_png
 from cv_lab.pictures.objects import as_plain, at_least, draw_found
 from cv_lab.tasks.base import Exported, ModelFactory, OptimizerFactory, Photo, Predictor, SchedulerFactory, Task
-from cv_lab.training.average_precision import FIGURES, KINDS, AveragePrecision, Found, at_own_size
+from cv_lab.training.average_precision import (
+    FIGURES,
+    KINDS,
+    AveragePrecision,
+    Found,
+    at_own_size,
+    panoptic_quality,
+)
+from cv_lab.training.evidence import Arrays
 from cv_lab.training.metrics import MeanLoss
 from cv_lab.training.seeds import seed_torch
 from cv_lab.training.units import LOSS, SHARE, Unit
 
+SURE = 0.5  # least score of the detections that panoptic quality counts
 LEAST_SIDE = 1  # pixels of a box that is learnt from
 
 
@@ -122,6 +132,22 @@ class InstanceSegmentation(Task):
 
     def configure_metrics(self, split: str) -> InstanceMetrics:
         return InstanceMetrics(self.model.parts, None if split == "train" else len(self.classes))
+
+    def evidence(self) -> Arrays:
+        """Of each test image "objects", "found" (of a score of at least `SURE`), int64 (N,), and "quality".
+
+        The latter, float32 (N,), is the panoptic quality; NaN for an image without objects and detections.
+        """
+        images = [
+            (at_least(one, SURE), objects) for one, objects in self.split_metrics("test").precision.of_all_processes()
+        ]
+        quality = [panoptic_quality(one, objects) for one, objects in images]
+        return {
+            "index": np.arange(len(images)),
+            "objects": np.array([int((~objects.crowd).sum()) for _, objects in images], np.int64),
+            "found": np.array([len(one.classes) for one, _ in images], np.int64),
+            "quality": np.array(quality, np.float32),  # None becomes NaN
+        }
 
     def precision(self, split: str) -> dict[str, Tensor]:
         """COCO's figures of a finished epoch of "val" or "test", see :class:`AveragePrecision`; computed once."""

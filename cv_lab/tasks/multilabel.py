@@ -15,6 +15,7 @@ from cv_lab.data.augment import Batch
 from cv_lab.data.base import ImageData
 from cv_lab.labels import ClassCounts
 from cv_lab.tasks.base import ModelFactory, OptimizerFactory, Photo, SchedulerFactory, Task
+from cv_lab.training.evidence import Arrays, LabelEvidence
 from cv_lab.training.label_metrics import LabelMetrics
 from cv_lab.training.losses import full_precision, log_of
 from cv_lab.training.units import LOSS, SHARE
@@ -93,7 +94,11 @@ class MultiLabelClassification(Task):
         return data
 
     def configure_metrics(self, split: str) -> LabelMetrics:
-        return LabelMetrics(len(self.classes), training=split == "train")
+        evidence = LabelEvidence() if split == "test" else None
+        return LabelMetrics(len(self.classes), training=split == "train", evidence=evidence)
+
+    def evidence(self) -> Arrays:
+        return self.split_metrics("test").evidence.compute()
 
     def summarise(self, metrics: LabelMetrics) -> dict[str, Tensor]:
         scores = metrics.scores.compute()
@@ -138,7 +143,10 @@ class MultiLabelClassification(Task):
         loss = F.binary_cross_entropy_with_logits(
             raised, truth.to(raised.dtype), pos_weight=self.positive_weight.to(raised.dtype)
         )
-        self.split_metrics(split).update(loss, logits, truth)
+        metrics = self.split_metrics(split)
+        metrics.update(loss, logits, truth)
+        if metrics.evidence is not None:
+            metrics.evidence.update(batch, logits)
         return loss
 
 

@@ -27,6 +27,7 @@ FIGURES = (  # in COCO's order
 )
 ALL_AREAS = 0  # of the four ranges of areas that precision is computed for
 MOST_DETECTIONS = -1  # of the three numbers of detections an image, the largest: 100
+MIN_OVERLAP = 0.5  # intersection over union of a detection with the object that it matches
 HALF = 0  # of the ten thresholds of overlap, the lowest: 0.5
 
 
@@ -74,7 +75,7 @@ class AveragePrecision(Metric):
         many detections an image), float32 scalars; "mask_ap" by class, float32 (K,); "mask_precision", float32
         (101, K), by recall from 0 to 1 at an overlap of 0.5. What has no objects is NaN.
         """
-        images = sorted(self._of_all_processes(), key=lambda image: by_id(image[1].id))
+        images = sorted(self.of_all_processes(), key=lambda image: by_id(image[1].id))
         truth = self._dataset([_truth(objects) for _, objects in images], images)
         result: dict[str, Tensor] = {}
         for theirs, ours in self.kinds.items():
@@ -87,7 +88,8 @@ class AveragePrecision(Metric):
             result |= {f"{ours}_ap": _known(precision.mean((0, 1))), f"{ours}_precision": _known(precision[HALF])}
         return result
 
-    def _of_all_processes(self) -> list[tuple["Found", Instances]]:
+    def of_all_processes(self) -> list[tuple["Found", Instances]]:
+        """The images so far, in the order of the data set."""
         if not (dist.is_available() and dist.is_initialized()):
             return self.images
         parts: list[list[tuple[Found, Instances]]] = [[]] * dist.get_world_size()
@@ -134,6 +136,29 @@ class Found:
     def shapes(self, size: tuple[int, int]) -> Sequence[RunLengths]:
         """The masks, or else the boxes as masks, in an image of `size`, height and width."""
         return rectangles(self.boxes, size) if self.masks is None else self.masks
+
+
+def panoptic_quality(found: Found, objects: Instances) -> float | None:
+    """Compute the panoptic quality (Kirillov et al., 2019) of one image, in 0..1, with the classes taken together.
+
+    It is None for an image without objects and detections, else the sum of the overlaps of objects and the detections
+    of their class that match them, by more than a half, divided by the mean of the number of objects and the number of
+    detections. Crowds do not count. The overlaps are those of boxes where there are no masks.
+    """
+    real = np.flatnonzero(~objects.crowd).tolist()
+    total = (len(real) + len(found.classes)) / 2
+    if total == 0:
+        return None
+    if len(real) == 0 or len(found.classes) == 0:
+        return 0.0
+    overlap = np.array(rle.iou(list(found.shapes(objects.size)), [objects.truth[i] for i in real], [0] * len(real)))
+    overlap *= found.classes[:, None] == objects.classes[real][None]
+    matched = 0.0
+    while (best := overlap.max()) > MIN_OVERLAP:  # an object that two detections match counts once
+        one, other = np.unravel_index(overlap.argmax(), overlap.shape)
+        overlap[one], overlap[:, other] = 0, 0
+        matched += float(best)
+    return matched / total
 
 
 def at_own_size(detections: dict[str, Tensor], size: tuple[int, int], scale: tuple[float, float]) -> Found:

@@ -28,12 +28,11 @@ class ImageEvidence(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts: list[dict[str, Any]] = []  # no state, since torchmetrics gathers only tensors
+        self.parts: list[dict[str, Tensor]] = []  # no state, since torchmetrics gathers only tensors
 
     def update(self, batch: Mapping[str, Any], logits: Tensor) -> None:
-        """Add the images of a batch, which holds "index", int64 (N,), perhaps "id", N names, and the truth."""
-        names = {"files": list(map(str, batch["id"]))} if "id" in batch else {}
-        self.parts.append({"index": batch["index"], **names, **self.of_batch(batch, logits.detach())})
+        """Add the images of a batch, which holds "index", int64 (N,), and the truth."""
+        self.parts.append({"index": batch["index"], **self.of_batch(batch, logits.detach())})
 
     @abstractmethod
     def of_batch(self, batch: Mapping[str, Any], logits: Tensor) -> dict[str, Tensor]:
@@ -46,7 +45,7 @@ class ImageEvidence(Metric):
     def compute(self) -> Arrays:
         """The values of all images of all processes, by name, with "index", int64 (N,), rising."""
         names = self.parts[0] if self.parts else {}
-        own = {name: np.concatenate([_array(part[name]) for part in self.parts]) for name in names}
+        own = {name: np.concatenate([part[name].cpu().numpy() for part in self.parts]) for name in names}
         each: list[Arrays] = [own]
         if dist.is_available() and dist.is_initialized():
             each = [{}] * dist.get_world_size()
@@ -72,6 +71,18 @@ class ClassEvidence(ImageEvidence):
         return {"truth": truth, "prediction": prediction} | {name: v.float() for name, v in values.items()}
 
 
+class LabelEvidence(ImageEvidence):
+    """Of each image "labels", uint8 (N, K), of 0 and 1, "probabilities", float32 (N, K), and "loss", float32 (N,).
+
+    The loss is plain binary cross entropy, a mean over the labels.
+    """
+
+    def of_batch(self, batch: Mapping[str, Any], logits: Tensor) -> dict[str, Tensor]:
+        raised, truth = full_precision(logits), batch["labels"]
+        each = F.binary_cross_entropy_with_logits(raised, truth.to(raised.dtype), reduction="none")
+        return {"labels": truth, "probabilities": raised.sigmoid().float(), "loss": each.mean(1).float()}
+
+
 class PixelEvidence(ImageEvidence):
     """Of each image and class pixels, int64 (N, K): "intersection", "union", and "support", those of the truth.
 
@@ -90,7 +101,3 @@ class PixelEvidence(ImageEvidence):
         intersection = pixels(truth, labelled & (truth == prediction))
         support, predicted = pixels(truth, labelled), pixels(prediction, labelled)
         return {"intersection": intersection, "union": support + predicted - intersection, "support": support}
-
-
-def _array(values: Tensor | list[str]) -> NDArray[Any]:
-    return values.cpu().numpy() if isinstance(values, Tensor) else np.array(values)

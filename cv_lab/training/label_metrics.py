@@ -6,6 +6,7 @@ from torchmetrics.classification import MultilabelExactMatch
 from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities.data import dim_zero_cat
 
+from cv_lab.training.evidence import LabelEvidence
 from cv_lab.training.losses import full_precision
 from cv_lab.training.metrics import MeanLoss, Metric
 
@@ -71,13 +72,15 @@ class LabelMetrics(nn.Module):
     Args:
         num_labels: K.
         training: leave out plain cross entropy, which is for comparing trials whose losses weigh labels differently.
+        evidence: collects what is said of each image, of the test.
     """
 
-    def __init__(self, num_labels: int, training: bool = False) -> None:
+    def __init__(self, num_labels: int, training: bool = False, evidence: LabelEvidence | None = None) -> None:
         super().__init__()
         self.loss = MeanLoss()
         self.cross_entropy = None if training else MeanLoss()
         self.scores = LabelScores(num_labels)
+        self.evidence = evidence
         self.exact = MultilabelExactMatch(num_labels, THRESHOLD, validate_args=False)
 
     def update(self, loss: Tensor, logits: Tensor, truth: Tensor) -> None:

@@ -111,6 +111,23 @@ def test_missing_sets_are_held_out(root: Path, layout: str, caplog: pytest.LogCa
     assert "no test set: 15 % of the images (2) are held out" in caplog.text
 
 
+@pytest.mark.parametrize("validation", ["split", "test"])
+@pytest.mark.parametrize("sets", [("train", "test"), ("train",), ("train", "val", "test")])
+def test_test_images_are_named_by_their_files(root: Path, sets: tuple[str, ...], validation: str) -> None:
+    for number, path in enumerate(sorted(root.glob("*/*/*.png"))):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    if "test" not in sets:
+        shutil.rmtree(root / "test")
+    if "val" in sets:
+        shutil.copytree(root / "train", root / "val")
+    (root / "train/blue/0.png").write_bytes(b"damaged")
+    data = ImageFolder(str(root), image_size=8, validation=validation)
+    data.setup()
+    shades = [Image.open(file).getpixel((0, 0))[0] for file in data.test_files()]  # type: ignore[index]
+    assert data.test.images[:, 0, 0, 0].tolist() == shades
+    assert len(shades) == (4 if "test" in sets else 2)
+
+
 def test_numbers_sort_by_their_value(tmp_path: Path) -> None:
     for name in ("10", "9", "1b"):
         (tmp_path / name).mkdir()

@@ -20,6 +20,7 @@ from rich.console import Console
 from cv_lab import files
 from cv_lab.files import read_json, write_csv, write_json
 from cv_lab.report import figures
+from cv_lab.report.answers import mistakes_table
 from cv_lab.report.latex import escaped
 from cv_lab.report.page import write_report
 from cv_lab.report.sections import sections
@@ -557,3 +558,53 @@ def test_curves_of_seeds_are_a_mean_with_the_band_of_all_seeds(tmp_path: Path) -
     page, _, _ = report(tmp_path)
     assert "mean of 2 seeds" in page
     assert page.count("<polygon") == 2 * 4
+
+
+def test_study_of_failures_alone_has_a_page_without_notes(tmp_path: Path) -> None:
+    for i in range(60):
+        make_trial(tmp_path, f"lr={i}", None, "failed", {"lr": i}, error=failed("loss is nan"))
+    page, _, notes = report(tmp_path)
+    assert notes == []
+    assert page.count('<details class="failure">') == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "arrays", "told"),
+    [
+        (
+            "multilabel",
+            {
+                "labels": np.array([[1, 0], [1, 1]]),
+                "probabilities": np.array([[0.9, 0.2], [0.1, 0.6]], np.float32),
+                "loss": np.array([0.1, 2.0], np.float32),
+            },
+            ["b.png", "cat, dog", "dog", "2"],
+        ),
+        (
+            "instance_segmentation",
+            {"objects": np.array([1, 3]), "found": np.array([1, 2]), "quality": np.array([0.9, 0.25], np.float32)},
+            ["b.png", "3", "2", "25.00 %"],
+        ),
+        (
+            "semantic_segmentation",
+            {
+                "intersection": np.array([[4, 4], [1, 0]]),
+                "union": np.array([[4, 4], [4, 3]]),
+                "support": np.array([[4, 4], [4, 0]]),
+            },
+            ["b.png", "12.50 %", "dog (0.00 %)"],
+        ),
+    ],
+)
+def test_worst_images_of_every_task_are_named(
+    tmp_path: Path, task: str, arrays: dict[str, np.ndarray], told: list[str]
+) -> None:
+    folder = make_trial(tmp_path, "a", 0.5, parameters={"task": task}, monitor="val/mAP")
+    np.savez(folder / "test.npz", index=np.arange(2), files=np.array(["a.png", "b.png"]), **arrays)
+    notes: list[str] = []
+    (section,) = sections(read_study(tmp_path).trials, notes)
+    table = mistakes_table(section)
+    assert notes == []
+    assert table is not None
+    assert [cell.text for cell in table.rows[0]] == told
+    assert report(tmp_path)[2] == []

@@ -13,13 +13,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cv_lab.callbacks.finite import RequireFiniteLoss
-from cv_lab.callbacks.pictures.instances import panoptic_quality
+from cv_lab.config import register_config
 from cv_lab.data.instances import from_numbered
 from cv_lab.data.shapes import Shapes
 from cv_lab.labels import NonFiniteLossError
 from cv_lab.report.page import write_report
 from cv_lab.tasks.instance_segmentation import InstanceSegmentation, targets_of
-from cv_lab.training.average_precision import Found
+from cv_lab.training.average_precision import Found, panoptic_quality
 from cv_lab.trial.build import build_task, load_task
 from cv_lab.trial.predict import predict
 from cv_lab.trial.predictor import Predictor

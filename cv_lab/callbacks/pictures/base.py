@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from cv_lab.callbacks.evidence import worst_first
 from cv_lab.data.base import ImageData
 from cv_lab.data.splits import balanced_subset
 from cv_lab.files import write_json
 from cv_lab.pictures.artifacts import Png, encode, save_png
 from cv_lab.pictures.tensorboard import add_image, final_step
+from cv_lab.training.evidence import Arrays
 
 MIN_TIME_BETWEEN = 10  # minimum time between drawings, as a multiple of the time that the last one took
+WORST = 16  # test images in a picture of the worst
 Sample = dict[str, Any]
 
 
@@ -29,7 +32,8 @@ class Pictures(Callback):
     The network predicts where Lightning calls. Drawing, encoding and writing are left to a thread of their own, for
     which the trial waits after the test. A short epoch is passed over if the sample would take more than a tenth of
     the time, but the last epoch is always shown. The folder holds ``gallery_last_epoch.png`` during the training, and
-    of the best checkpoint ``gallery.png`` after the test, with what :meth:`finish` writes. If both show the same, the
+    of the best checkpoint ``gallery.png`` after the test, with what :meth:`finish` writes, and ``worst.png``, the test
+    images that the network is most wrong about, with the names of their files. If both galleries show the same, the
     former is removed.
 
     Args:
@@ -47,8 +51,12 @@ class Pictures(Callback):
         self.ready: list[tuple[str, Png, int]] = []  # for TensorBoard: tag, picture, step
 
     @abstractmethod
-    def look(self, trainer: Trainer, task: Any, count: int) -> list[Sample]:
-        """Let the network predict for a sample of `count` validation images; arrays and plain values only."""
+    def look(self, task: Any, data: ImageData, images: Any, index: NDArray[np.integer]) -> list[Sample]:
+        """Let the network predict for the samples of `images`, a split of `data`, at `index`.
+
+        Returns:
+            one a sample, of arrays and plain values only, with "index".
+        """
 
     @abstractmethod
     def gallery(self, task: Any, samples: Sequence[Sample]) -> Image.Image:
@@ -66,6 +74,14 @@ class Pictures(Callback):
     def figures(self, trainer: Trainer, task: Any) -> Any:
         """Figures of the test that :meth:`finish` gets; all processes compute them."""
 
+    def extremes(self, arrays: Arrays) -> dict[str, NDArray[np.integer]]:
+        """Which test images are shown beside the sample, by the name of their picture: the worst ones.
+
+        Args:
+            arrays: of the task's :meth:`~cv_lab.tasks.base.Task.evidence`.
+        """
+        return {"worst": arrays["index"][worst_first(arrays)[:WORST]]}
+
     def on_validation_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
         self._log(trainer)
         if trainer.is_global_zero and not self._is_busy() and time.perf_counter() >= self.next_look:
@@ -78,10 +94,11 @@ class Pictures(Callback):
             task.train()
 
     def on_test_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
-        figures = self.figures(trainer, task)
+        figures, arrays = self.figures(trainer, task), task.evidence()  # type: ignore[operator]  # of all processes
         if not trainer.is_global_zero:
             return
-        samples, step = self.look(trainer, task, self.count), final_step(task)
+        samples, step = self._sample(trainer, task), final_step(task)
+        extremes = self._extremes(trainer, task, arrays)
 
         def work() -> None:
             last = self.last and self.last[1]
@@ -89,8 +106,10 @@ class Pictures(Callback):
             self._keep("gallery", "predictions_of_best", picture, step)
             if picture is last:  # the best epoch is the last
                 (self.folder / "gallery_last_epoch.png").unlink(missing_ok=True)
-            for name, drawn in self.finish(task, samples, figures).items():
-                self._keep(name, name, encode(drawn), step)
+            others = self.finish(task, samples, figures)
+            others |= {name: self.gallery(task, some) for name, some in extremes.items() if some}
+            for name, other in others.items():
+                self._keep(name, name, encode(other), step)
 
         self._later(work)
 
@@ -107,7 +126,7 @@ class Pictures(Callback):
 
     def _show(self, trainer: Trainer, task: LightningModule) -> None:
         start = time.perf_counter()
-        samples, step = self.look(trainer, task, self.count), trainer.lightning_module.global_step
+        samples, step = self._sample(trainer, task), trainer.lightning_module.global_step
         self.shown_step = step
 
         def work() -> None:
@@ -115,6 +134,19 @@ class Pictures(Callback):
             self.next_look = start + MIN_TIME_BETWEEN * (time.perf_counter() - start)
 
         self._later(work)
+
+    def _sample(self, trainer: Trainer, task: LightningModule) -> list[Sample]:
+        data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
+        return self.look(task, data, data.val, sample_of(data, self.count))
+
+    def _extremes(self, trainer: Trainer, task: LightningModule, arrays: Arrays) -> dict[str, list[Sample]]:
+        """Test images with the names of their files, where they have any."""
+        data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
+        files = data.test_files()
+        extremes = {n: self.look(task, data, data.test, i) for n, i in self.extremes(arrays).items() if len(i)}
+        for sample in (sample for some in extremes.values() for sample in some):
+            sample["file"] = Path(files[sample["index"]]).name if files else f"number {sample['index']}"
+        return extremes
 
     def _drawn(self, task: LightningModule, samples: Sequence[Sample]) -> Png:
         """The gallery of samples, drawn once where they are those of the last gallery."""

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning import Trainer
 
-from cv_lab.callbacks.pictures.base import Pictures, Sample, sample_of, save_samples
+from cv_lab.callbacks.pictures.base import Pictures, Sample, save_samples
 from cv_lab.data.base import ImageData
+from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.files import write_csv
 from cv_lab.pictures import charts, draw
 from cv_lab.pictures.artifacts import write_confusion_csv
@@ -30,21 +31,24 @@ class ClassificationPictures(Pictures):
         count: images in the sample, drawn in balance over the classes.
     """
 
-    def look(self, trainer: Trainer, task: Classification, count: int) -> list[Sample]:
-        data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
-        index = sample_of(data, count)
+    def look(
+        self, task: Classification, data: ImageData, images: InMemoryImages, index: NDArray[np.integer]
+    ) -> list[Sample]:
         with torch.inference_mode():
-            batch = {"image": data.inputs(data.val, index, task.device)}
+            batch = {"image": data.inputs(images, index, task.device)}
             confidences, predictions = task.predict_step(batch, 0).max(1)
-        images = data.val.images[index].permute(0, 2, 3, 1).numpy()
-        columns = (index.tolist(), data.val.labels[index].tolist(), predictions.tolist(), confidences.tolist(), images)
+        pixels = images.images[index].permute(0, 2, 3, 1).numpy()
+        columns = (index.tolist(), images.labels[index].tolist(), predictions.tolist(), confidences.tolist(), pixels)
         return [
             {"index": i, "truth": task.classes[t], "predicted": task.classes[p], "confidence": c, "image": image}
             for i, t, p, c, image in zip(*columns, strict=True)
         ]
 
     def gallery(self, task: Classification, samples: Sequence[Sample]) -> Image.Image:
-        tiles = (draw.classification_tile(s["image"], s["truth"], s["predicted"], s["confidence"]) for s in samples)
+        tiles = (
+            draw.classification_tile(s["image"], s["truth"], s["predicted"], s["confidence"], file=s.get("file", ""))
+            for s in samples
+        )
         return draw.grid(list(tiles))
 
     def figures(self, trainer: Trainer, task: Classification) -> NDArray[np.integer]:

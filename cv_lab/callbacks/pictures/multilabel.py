@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from cv_lab.callbacks.pictures.base import Pictures, Sample, sample_of, save_samples
+from cv_lab.callbacks.pictures.base import Pictures, Sample, save_samples
 from cv_lab.data.base import ImageData
 from cv_lab.data.label_sets import LabelledImages
 from cv_lab.files import write_csv
@@ -29,13 +30,12 @@ class MultiLabelPictures(Pictures):
         count: images in the sample, drawn in balance over the rarest labels of images.
     """
 
-    def look(self, trainer: Trainer, task: MultiLabelClassification, count: int) -> list[Sample]:
-        data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data.val, LabelledImages)
-        index = sample_of(data, count)
-        images = data.val.images[index].permute(0, 2, 3, 1).numpy()
+    def look(
+        self, task: MultiLabelClassification, data: ImageData, images: LabelledImages, index: NDArray[np.integer]
+    ) -> list[Sample]:
+        pixels = images.images[index].permute(0, 2, 3, 1).numpy()
         with torch.inference_mode():
-            probabilities = task.predict_step({"image": data.inputs(data.val, index, task.device)}, 0).float().cpu()
+            probabilities = task.predict_step({"image": data.inputs(images, index, task.device)}, 0).float().cpu()
         return [
             {
                 "index": i,
@@ -44,7 +44,7 @@ class MultiLabelPictures(Pictures):
                 "probabilities": dict(zip(task.classes, p.tolist(), strict=True)),
                 "image": image,
             }
-            for i, true, p, image in zip(index.tolist(), data.val.label_sets[index], probabilities, images, strict=True)
+            for i, true, p, image in zip(index.tolist(), images.label_sets[index], probabilities, pixels, strict=True)
         ]
 
     def gallery(self, task: MultiLabelClassification, samples: Sequence[Sample]) -> Image.Image:
@@ -75,7 +75,7 @@ def _tile(sample: Sample) -> Image.Image:
     """The image of a sample with its labels, and the certainty of the decision that is least certain."""
     truth, predicted = (", ".join(sample[kind]) or "none" for kind in ("truth", "predicted"))
     certainty = min(max(p, 1 - p) for p in sample["probabilities"].values())
-    return draw.classification_tile(sample["image"], truth, predicted, certainty)
+    return draw.classification_tile(sample["image"], truth, predicted, certainty, file=sample.get("file", ""))
 
 
 def _names(chosen: Tensor, classes: tuple[str, ...]) -> list[str]:

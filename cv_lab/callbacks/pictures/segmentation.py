@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning import Trainer
 
-from cv_lab.callbacks.pictures.base import Pictures, Sample, sample_of, save_samples
+from cv_lab.callbacks.pictures.base import Pictures, Sample, save_samples
 from cv_lab.data.base import ImageData
+from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.labels import IGNORE
 from cv_lab.pictures import charts, draw
 from cv_lab.pictures.artifacts import save_png, write_confusion_csv
@@ -31,16 +32,16 @@ class SegmentationPictures(Pictures):
         count: images in the sample.
     """
 
-    def look(self, trainer: Trainer, task: SemanticSegmentation, count: int) -> list[Sample]:
-        data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
-        index = sample_of(data, count)
-        batch = data.val.__getitems__(index.tolist())
+    def look(
+        self, task: SemanticSegmentation, data: ImageData, images: InMemoryImages, index: NDArray[np.integer]
+    ) -> list[Sample]:
+        batch = images.__getitems__(index.tolist())
         with torch.inference_mode():
-            predicted = task.predict_step({"image": data.inputs(data.val, index, task.device)}, 0).cpu().numpy()
-        images, masks = batch["image"].permute(0, 2, 3, 1).numpy(), batch["mask"].numpy()
+            predicted = task.predict_step({"image": data.inputs(images, index, task.device)}, 0).cpu().numpy()
+        pixels, masks = batch["image"].permute(0, 2, 3, 1).numpy(), batch["mask"].numpy()
         return [
             {"index": i, "pixel_accuracy": _share(truth, mask), "image": image, "truth": truth, "predicted": mask}
-            for i, image, truth, mask in zip(index.tolist(), images, masks, predicted, strict=True)
+            for i, image, truth, mask in zip(index.tolist(), pixels, masks, predicted, strict=True)
         ]
 
     def figures(self, trainer: Trainer, task: SemanticSegmentation) -> torch.Tensor:
@@ -65,10 +66,7 @@ class SegmentationPictures(Pictures):
 
     def gallery(self, task: SemanticSegmentation, samples: Sequence[Sample]) -> Image.Image:
         colors = draw.mask_palette(task.classes, task.background)
-        rows = [
-            draw.segmentation_row(s["image"], s["truth"], s["predicted"], colors, _title(s["pixel_accuracy"]))
-            for s in samples
-        ]
+        rows = [draw.segmentation_row(s["image"], s["truth"], s["predicted"], colors, _title(s)) for s in samples]
         grid = draw.grid(rows, columns=2)
         shown = np.arange(len(task.classes))
         if len(shown) > MAX_LEGEND:
@@ -83,6 +81,7 @@ def _share(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> float | No
     return float((truth == predicted)[counted].mean()) if counted.any() else None
 
 
-def _title(share: float | None) -> str:
+def _title(sample: Sample) -> str:
+    share = sample["pixel_accuracy"]
     right = "no labelled pixel" if share is None else f"{100 * share:.1f} % right"
-    return f"image, truth, prediction, errors: {right}"
+    return f"{sample.get('file', 'image, truth, prediction, errors')}: {right}"
