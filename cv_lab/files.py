@@ -4,15 +4,18 @@ import csv
 import io
 import json
 import os
+import secrets
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 WRITTEN: set[Path] = set()  # by this process; a trial removes no other files from its folder
+# By folder, what is entered while a file in it gets its name: it raises if this process may no longer write there.
+FENCES: dict[Path, Callable[[], AbstractContextManager[Any]]] = {}
 
 
 @contextmanager
@@ -22,12 +25,15 @@ def replacing(path: Path) -> Iterator[Path]:
     The content is on the disk before the file has its name, so that a crash of the system leaves no empty file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Processes on two hosts may have the same number.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}")
     try:
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        folder = next((parent for parent in path.absolute().parents if parent in FENCES), None)
+        with nullcontext() if folder is None else FENCES[folder]():
+            os.replace(temporary, path)
         WRITTEN.add(path.absolute())
     finally:
         temporary.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ def pending(jobs: Sequence[Job], epoch: int, first: bool) -> list[Job]:
         failed = trial.record["status"] == "failed"
         return trial.record["status"] != "completed" and (first if failed else len(trial.epochs) < epoch)
 
-    return [job for job in jobs if job.to_run and to_run(job)]
+    return [job for job in jobs if (job.to_run or job.busy) and to_run(job)]
 
 
 def survivors(jobs: Sequence[Job], epoch: int, factor: int) -> list[Job]:

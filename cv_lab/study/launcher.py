@@ -4,13 +4,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from cv_lab.study.halving import pending, rungs, survivors
 from cv_lab.study.plan import Job, RefusedError, Sharing, plan, without_hydra
@@ -83,11 +84,12 @@ class ProcessLauncher(Launcher):
         why_not = self._chain(jobs)
         self._announce(jobs, to_run, why_not)
         stopped = 1 if any(job.damaged for job in jobs) else None
-        if to_run:
+        if any(job.to_run or job.busy for job in jobs):
             with signals_as_interrupt():
-                self.check_all(to_run, len(planned))
-                run = self.run if self.config.halving is None else self._run_in_rungs
-                stopped = run(to_run if self.config.halving is None else jobs) or stopped
+                if to_run:
+                    self.check_all(to_run, len(planned))
+                run = self._run_in_rungs if self.config.halving is not None else self.run
+                stopped = run(jobs) or stopped
         self.end(stopped)
         return [self._job_return(job) for job in planned]
 
@@ -107,7 +109,7 @@ class ProcessLauncher(Launcher):
 
     def run(self, jobs: Sequence[Job], more: Callable[[], Job | None] = lambda: None) -> int | None:
         """Run `jobs`, and those that `more` returns whenever a slot is free; return the exit code if stopped before."""
-        return Runner(self.config, self.preload, jobs, self._child, more).until_done()
+        return Runner(self.config, self.preload, jobs, self._child, more=more).until_done()
 
     def end(self, stopped: int | None) -> None:
         """Leave with the exit code `stopped`, after table and report; None goes on."""
@@ -119,10 +121,12 @@ class ProcessLauncher(Launcher):
         """Run `jobs`, of which the worse pause after each rung."""
         epochs, factor = jobs[0].config.epochs, self.config.halving
         for rung, epoch in enumerate([*rungs(epochs, factor), epochs]):
-            to_run = pending(jobs, epoch, first=rung == 0)
-            tell_trials(to_run, pause_after=epoch if epoch < epochs else None)
+            unfinished = partial(pending, epoch=epoch, first=rung == 0)
+            to_run = unfinished(jobs)
+            for job in to_run:
+                job.tell(pause_after=epoch if epoch < epochs else None)
             log.info("halving=%d: %d of the trials up to epoch %d of %d", factor, len(jobs), epoch, epochs)
-            stopped = self.run(to_run)
+            stopped = Runner(self.config, self.preload, to_run, self._child, unfinished=unfinished).until_done()
             if stopped is not None:
                 return stopped
             if epoch < epochs:
@@ -143,7 +147,7 @@ class ProcessLauncher(Launcher):
                 f"{halving} saves nothing where the heads of all trials are trained in one pass: leave it out, or give "
                 f"{self.sharing.when}=false"
             )
-        if unknown := [job for job in jobs if job.state is None]:
+        if unknown := [job for job in jobs if job.state is None and not job.busy]:
             raise RefusedError(f"{halving} needs all trials, but #{unknown[0].number} is {unknown[0].why_not}")
 
     def _child(self, job: Job) -> tuple[Any, ...]:
@@ -210,14 +214,6 @@ class ProcessLauncher(Launcher):
         )
         answer.return_value = failed_value(job.config.hydra) if best is None else best
         return answer
-
-
-def tell_trials(jobs: Sequence[Job], **settings: Any) -> None:
-    """Write `settings` to ``hydra.launcher`` of the configs that the trials get."""
-    for job in jobs:
-        launcher: Any = job.config.hydra.launcher
-        with read_write(launcher), open_dict(launcher):
-            launcher.update(settings)
 
 
 def refuse(message: str) -> NoReturn:

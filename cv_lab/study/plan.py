@@ -22,6 +22,7 @@ from cv_lab.study.record import (
     OccupiedError,
     TrialRecord,
     UnreadableError,
+    described_holder,
     read_records,
 )
 from cv_lab.study.refusals import in_words
@@ -47,7 +48,9 @@ class Job:
         record: of the trial.
         state: of its folder; None if nothing can be done there.
         why_not: why nothing can be done there.
+        busy: whether that is because another process runs it.
         damaged: whether that is because its record cannot be read.
+        lease: that its folder had when it was planned; None if it was empty.
         refusal: why its config is refused.
         siblings: the folders of trials that differ in their number of epochs alone, each with that number.
         after: the trial of this multirun that it begins from, and so waits for.
@@ -60,7 +63,9 @@ class Job:
     record: TrialRecord
     state: FolderState | None = None
     why_not: str = ""
+    busy: bool = False
     damaged: bool = False
+    lease: str | None = None
     refusal: str = ""
     siblings: dict[Path, int] = field(default_factory=dict)
     after: "Job | None" = None
@@ -85,6 +90,12 @@ class Job:
     @property
     def to_run(self) -> bool:
         return self.state not in (FolderState.COMPLETED, FolderState.FAILED, None)
+
+    def tell(self, **settings: Any) -> None:
+        """Write `settings` to ``hydra.launcher`` of the config that the trial gets."""
+        launcher: Any = self.config.hydra.launcher
+        with read_write(launcher), open_dict(launcher):
+            launcher.update(settings)
 
     def describe(self, common: set[str]) -> str:
         """Number, overrides but for the `common` ones, and what is done."""
@@ -155,12 +166,13 @@ def plan(
         try:
             job.state = job.record.state(config.retry_failed)
         except BusyError:
-            job.why_not = "running in another process"
+            job.busy, job.why_not = True, f"run by {described_holder(job.record.found)}"
         except UnreadableError as error:
             job.damaged = True
             job.why_not = f"left out, since its {error}: restore that file, or remove {job.record.folder}"
         except OccupiedError as error:
             refused.append(str(error))
+        job.lease = job.record.found.get("lease")
         trials.setdefault(job.record.folder, job.record.fields)
         _keep_log_in(job)
     if refused:
@@ -271,21 +283,17 @@ def _bring_together(jobs: Sequence[Job], sharing: Sharing) -> None:
         distinct = {repr(point): point for point in points}
         for job, own in zip(group, points, strict=True):
             others = [point for name, point in distinct.items() if name != repr(own)]
-            launcher: Any = job.config.hydra.launcher
-            with read_write(launcher), open_dict(launcher):
-                launcher.together = [own, *others]
+            job.tell(together=[own, *others])
 
 
 def _tell_siblings(jobs: Sequence[Job], trials: dict[Path, dict[str, Any]]) -> None:
     """Write to ``hydra.launcher.siblings`` of each trial the folders of those that it may begin from."""
     found = families(trials)
     for job in jobs:
-        launcher: Any = job.config.hydra.launcher
-        if len(launcher.get("together") or ()) < 2:  # else its head is trained with those of others
+        if len(job.config.hydra.launcher.get("together") or ()) < 2:  # else its head is trained with those of others
             own = found.get(family(job.record.fields["config"]), {})
             job.siblings = {folder: epochs for folder, epochs in own.items() if epochs != job.epochs}
-        with read_write(launcher), open_dict(launcher):
-            launcher.siblings = [str(folder) for folder in job.siblings]
+        job.tell(siblings=[str(folder) for folder in job.siblings])
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

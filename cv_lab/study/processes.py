@@ -11,6 +11,7 @@ import logging
 import math
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -33,15 +34,25 @@ from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.utils import get_method
 from omegaconf import DictConfig
 
+from cv_lab.study.liveness import Watch
 from cv_lab.study.plan import Job
 from cv_lab.study.read import read_trial
-from cv_lab.study.record import UnreadableError
+from cv_lab.study.record import (
+    FROM_OUTSIDE,
+    BusyError,
+    FolderState,
+    OccupiedError,
+    UnreadableError,
+    described_holder,
+    read_record,
+)
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 20.0  # from asking an interrupted trial to end until it is killed
 ASK_SECONDS = 1.0  # until it is asked again, since it may not have been listening yet
 STACK_SECONDS = 1.0  # for a hanging trial to write where it hangs
+LOOK_SECONDS = 1.0  # between two looks at trials that other processes run
 STARTS = 3  # attempts to start a process, before each of which a killed fork server is started again
 # What a launcher asks of a trial's process.
 INTERRUPT, WRITE_STACK = "interrupt", "write stack"
@@ -80,6 +91,8 @@ class Runner:
         jobs: to be run.
         arguments: returns what :func:`_run_trial` unpacks for a job.
         more: returns the next job when none waits and a slot is free; None if there is none.
+        unfinished: returns those of some jobs that are not done yet, where more than this command may run them. With
+            it, trials that other hosts run are waited for; without it, until they are known to be alive.
     """
 
     def __init__(
@@ -89,9 +102,14 @@ class Runner:
         jobs: Sequence[Job],
         arguments: Callable[[Job], tuple[Any, ...]],
         more: Callable[[], Job | None] = lambda: None,
+        unfinished: Callable[[Sequence[Job]], Sequence[Job]] | None = None,
     ) -> None:
         self.config, self.preload, self.arguments, self.more = config, preload, arguments, more
-        self.waiting = deque(jobs)
+        self.unfinished = unfinished
+        self.waiting = deque(job for job in jobs if job.to_run)
+        self.elsewhere = {id(job): job for job in jobs if job.busy}  # run by other processes
+        self.alive: set[int] = set()  # the keys of those whose processes are known to be alive
+        self.watch = Watch()
         self.running: dict[int, Running] = {}  # by their sentinels
         self.free = slots(self.config.jobs)
 
@@ -99,9 +117,10 @@ class Runner:
         """Run all trials; return the exit code if it had to stop before."""
         try:
             while True:
+                self._look_elsewhere()
                 while self.free and (job := self._next()) is not None:
                     self._start(job, self.free.pop(0))
-                if not self.running:
+                if not self.running and self._may_leave():
                     return None
                 ends = [self._end(running) for running in self._ended()]
                 if self.config.fail_fast and not all(ends):
@@ -115,13 +134,73 @@ class Runner:
             return 130
 
     def _next(self) -> Job | None:
-        """The first trial that waits for no other; one that begins from another waits until that has ended."""
-        unfinished = {id(job) for job in (*self.waiting, *(running.job for running in self.running.values()))}
-        ready = next((job for job in self.waiting if id(job.after) not in unfinished), None)
-        if ready is None:
-            return None if self.waiting else self.more()
-        self.waiting.remove(ready)
-        return ready
+        """The first trial that waits for no other; one that begins from another waits until that has ended.
+
+        Where other hosts run trials of the same study, any of those: all would try to begin with the same one.
+        """
+        while True:
+            running = [running.job for running in self.running.values()]
+            unfinished = {id(job) for job in (*self.waiting, *self.elsewhere.values(), *running)}
+            ready = [job for job in self.waiting if id(job.after) not in unfinished]
+            if not ready:
+                return None if self.waiting else self.more()
+            job = random.choice(ready) if self.elsewhere else ready[0]
+            self.waiting.remove(job)
+            if self._is_left(job):
+                return job
+
+    def _is_left(self, job: Job) -> bool:
+        """Whether a trial is still to be run, and by none other: another host may have run it since it was planned."""
+        record = job.record
+        try:
+            state = record.state(self.config.retry_failed)
+        except BusyError:
+            self.elsewhere[id(job)] = job
+            return False
+        except (OccupiedError, UnreadableError):  # the trial itself says so
+            return True
+        found = record.found
+        own = (found.get("error") or {}).get("type") not in FROM_OUTSIDE
+        failed = found.get("status") == "failed" and own and found.get("lease") != job.lease
+        if state in (FolderState.COMPLETED, FolderState.FAILED) or failed:
+            log.info("  #%d %s by %s", job.number, found["status"], described_holder(found))
+            return False
+        job.tell(expected_lease=found.get("lease"))
+        return self.unfinished is None or bool(self.unfinished([job]))
+
+    def _look_elsewhere(self) -> None:
+        """Take up those of the trials that others run whose processes have ended or died."""
+        for key, job in list(self.elsewhere.items()):
+            path = job.record.path
+            try:
+                found = job.record.found = read_record(path)
+                running = found["status"] == "running"
+                alive = running and self.watch.look(path, found)
+            except (OSError, UnreadableError):  # the trial itself says so
+                running = alive = False
+            if alive:
+                self.alive.add(key)
+            if alive is not False:
+                continue
+            if running:
+                log.info("  #%d is taken over from %s, which has died", job.number, described_holder(found))
+                job.record.dead = found.get("lease")
+                job.tell(dead_lease=job.record.dead)
+            self.alive.discard(key)
+            del self.elsewhere[key]
+            self.waiting.append(job)
+
+    def _may_leave(self) -> bool:
+        """Whether all that is left is run by others that live; else wait a moment before looking again."""
+        if not self.elsewhere and not self.waiting:
+            return True
+        if not self.waiting and self.unfinished is None and self.alive.issuperset(self.elsewhere):
+            for job in self.elsewhere.values():
+                log.info("  #%d is still run by %s", job.number, described_holder(job.record.found))
+            log.info("the same command again goes on with them, should they be killed")
+            return True
+        time.sleep(LOOK_SECONDS)
+        return False
 
     def _start(self, job: Job, slot: Slot) -> None:
         payload = cloudpickle.dumps((Singleton.get_state(), *self.arguments(job)))
@@ -146,11 +225,15 @@ class Runner:
 
     def _ended(self) -> list[Running]:
         """Wait until a trial ends, of itself or because its time is up."""
-        due = min(running.due for running in self.running.values())
-        ended = self._wait(None if due == math.inf else max(0.0, due - time.monotonic()))
-        if ended:
-            return ended
+        if not self.running:
+            return []
+        seconds = max(0.0, min(running.due for running in self.running.values()) - time.monotonic())
+        if self.elsewhere and self.free:
+            seconds = min(seconds, LOOK_SECONDS)
+        ended = self._wait(None if seconds == math.inf else seconds)
         late = [running for running in self.running.values() if running.due <= time.monotonic()]
+        if ended or not late:
+            return ended
         for running in late:
             running.ask(WRITE_STACK)
         time.sleep(STACK_SECONDS)
@@ -164,6 +247,7 @@ class Runner:
     def _end(self, running: Running, interrupted: bool = False) -> bool:
         """Free the slot of an ended trial, complete its record if it was killed, and say how it ended."""
         job, process = running.job, running.process
+        pid = process.pid
         del self.running[process.sentinel]
         self.free.append(running.slot)
         process.join()
@@ -180,6 +264,9 @@ class Runner:
             running.requests.close()
             process.close()
         status, why = trial.record["status"], trial.record.get("error")
+        if trial.record.get("pid") != pid and trial.record.get("lease") != job.record.found.get("lease"):
+            self.elsewhere[id(job)] = job  # another process was faster
+            return True
         message = f": {why['message'].splitlines()[0]}" if why and why["message"] and status == "failed" else ""
         log.info("  #%d %s%s", job.number, status, message)
         return status in ("completed", "paused", "pruned")

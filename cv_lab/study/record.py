@@ -2,26 +2,31 @@
 
 import itertools
 import json
+import logging
 import math
 import platform
+import secrets
 import subprocess
+import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cv_lab.config import Keys, trial_name
-from cv_lab.files import WRITTEN, read_json, write_json, write_yaml
+from cv_lab.files import FENCES, WRITTEN, read_json, write_json, write_yaml
 from cv_lab.study.identity import difference, digest, flatten, identifying, parameters
-from cv_lab.study.liveness import Heartbeat, is_alive, this_process
+from cv_lab.study.liveness import STALE_SECONDS, Heartbeat, Watch, holder_is_alive, this_process
 
+log = logging.getLogger(__name__)
 SCHEMA = 1  # of trial.json and result.json; raised when a field changes its meaning
 # Files of every trial. A new trial refuses a folder that holds one; so, later, they are known to be the trial's own.
 OWN_FILES = ("metrics.csv", "result.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt", ".hydra/config.yaml")
@@ -31,6 +36,8 @@ FINGERPRINT = "data.fingerprint"  # the contents of the data's files, among the 
 # Types of errors that end a trial from outside. It continues from its last checkpoint; one that failed by itself
 # starts anew, since what went wrong may be in its checkpoint already.
 FROM_OUTSIDE = ("Killed", "TimedOut")
+ANY = "any"  # lease that a folder may have when a trial is to be run
+LOCK_SECONDS = 30.0  # to wait for the lock of a folder, which is held while a file in it gets its name
 
 
 class OccupiedError(ValueError):
@@ -39,6 +46,10 @@ class OccupiedError(ValueError):
 
 class BusyError(ValueError):
     """The trial is running already, in another process."""
+
+
+class TakenOverError(RuntimeError):
+    """Another process has taken the trial over, since this one had given no sign of life for long."""
 
 
 class UnreadableError(ValueError):
@@ -67,6 +78,8 @@ class TrialRecord:
         folder: of the trial.
         fields: the content of ``trial.json``.
         note: what sets an earlier attempt in the folder apart from this trial, in words; "" for nothing.
+        found: the record that :meth:`state` last found in the folder; empty if there was none.
+        dead: the lease of a process on another host that is known to have died; None if there is none.
     """
 
     def __init__(self, config: DictConfig, keys: Keys, write: bool = True) -> None:
@@ -75,9 +88,12 @@ class TrialRecord:
         self.config = config
         self.identified = identifying(config, keys.not_identifying)
         self.note = ""
+        self.found: dict[str, Any] = {}
         self._of_other_data = ""  # name of a folder with the same trial on other data
         self._heartbeat: Heartbeat | None = None
         hydra: Any = HydraConfig.get()
+        self.dead: str | None = hydra.launcher.get("dead_lease")
+        self._expected: str | None = hydra.launcher.get("expected_lease", ANY)
         overrides = list(hydra.overrides.task)
         self._named_by_overrides = self.folder.name == trial_name(overrides)
         self.fields: dict[str, Any] = {
@@ -98,6 +114,8 @@ class TrialRecord:
             "attempts": [],  # earlier ones, oldest first
             "files": [],  # written by failed or interrupted attempts
             "error": None,
+            "lease": None,  # of the process that writes to the folder, another one for each attempt
+            "folder_inode": None,  # which a copy of the folder does not have
             "began_from": None,  # another trial: its "name", and the "epochs" that were taken over
         }
 
@@ -171,13 +189,13 @@ class TrialRecord:
             BusyError: if the trial is running in another process.
             UnreadableError: if ``trial.json`` is damaged.
         """
-        self.note = ""
+        self.note, self.found = "", {}
         if not self.path.exists():
             self._refuse_files_of_others()
             if self._of_other_data:
                 self.note = f"since the data have changed since {self._of_other_data}"
             return FolderState.NEW
-        earlier = read_record(self.path)
+        earlier = self.found = read_record(self.path)
         of_this_config = self._has_config_of(earlier)
         if not self._is_identical(earlier) and not self._is_of_earlier_config(earlier):
             raise OccupiedError(
@@ -187,8 +205,8 @@ class TrialRecord:
             )
         self.note = self._differences(earlier)
         status, error = earlier["status"], earlier.get("error") or {}
-        if status == "running" and is_alive(self.path, earlier):
-            raise BusyError(f"{self.folder} is being run by process {earlier.get('pid')} on {earlier.get('host')}")
+        if status == "running" and not self._is_dead(earlier):
+            raise BusyError(f"{self.folder} is being run by {described_holder(earlier)}")
         if status == "completed" and _is_object(self.folder / "result.json"):
             return FolderState.COMPLETED
         if status == "failed" and error.get("type") not in FROM_OUTSIDE:
@@ -205,9 +223,7 @@ class TrialRecord:
         """
         if not self.write:  # the first process has taken the folder and left a checkpoint only to continue from
             return FolderState.NEW if self.last_checkpoint is None else FolderState.CONTINUED
-        lock = self.folder / ".hydra" / "lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):  # two commands at once must not both take it
+        with self._lock(LOCK_SECONDS):  # two commands at once must not both take it
             try:
                 state = self.state(retry_failed)
             except OccupiedError:
@@ -216,11 +232,28 @@ class TrialRecord:
                 state = None  # another trial of this name has taken the folder meanwhile
             if state in (FolderState.COMPLETED, FolderState.FAILED):
                 return state
+            if self.found and self._expected not in (ANY, self.found.get("lease")):
+                raise BusyError(f"{self.folder} has been run by {described_holder(self.found)} in the meantime")
             if state is not None:
                 self._take(state)
                 return state
         self._move(self._folder_with_identity())
         return self.open(retry_failed)
+
+    def wait_for_sign(self) -> None:
+        """Wait until the process on another host that runs the trial has ended or given a sign of life, or is dead."""
+        watch, told = Watch(), False
+        while self.path.exists() and (earlier := read_record(self.path))["status"] == "running":
+            alive = watch.look(self.path, earlier)
+            if alive is False:
+                self.dead = earlier.get("lease")
+            if alive is not None:
+                return
+            if not told:
+                who = described_holder(earlier)
+                log.info("waiting up to %.0f s for a sign of life of %s, which runs this trial", STALE_SECONDS, who)
+            told = True
+            time.sleep(1)
 
     def update(self, **fields: Any) -> None:
         """Change fields and write the file."""
@@ -244,24 +277,25 @@ class TrialRecord:
                 "repeats": repeats,
                 "traceback": "".join(traceback.format_exception(error)),
             }
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
-            self._heartbeat = None
-        self.update(status=status, end=_now(), error=described, files=self._files())
+        with suppress(TakenOverError):  # the record is the other process's
+            self.update(status=status, end=_now(), error=described, files=self._files())
+        self._let_go()
 
     def close_for_dead(self, status: str, kind: str, message: str, pid: int | None) -> bool:
         """End the record of the trial that process `pid` ran, if that is still to do; return whether it was."""
-        if self.path.exists():
+        error = {"type": kind, "message": message, "repeats": False, "traceback": ""}
+        if not self.path.exists():
+            self.open()  # the process died before it came to that
+            self.update(status=status, end=_now(), pid=pid, error=error)
+            self._let_go()
+            return True
+        with self._lock():
             fields = read_record(self.path)
-            if fields["pid"] != pid or fields["status"] != "running":
+            own = fields["pid"] == pid and fields.get("machine") == this_process()["machine"]
+            if not own or fields["status"] != "running":
                 return False
             self.fields = fields
-        else:
-            self.open()  # the process died before it came to that
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
-        error = {"type": kind, "message": message, "repeats": False, "traceback": ""}
-        self.update(status=status, end=_now(), pid=pid, error=error)
+            self.update(status=status, end=_now(), error=error)
         return True
 
     def _take(self, state: FolderState) -> None:
@@ -279,10 +313,49 @@ class TrialRecord:
                 self.fields["files"] = []
             else:
                 self.fields["began_from"] = earlier.get("began_from")
-        self._heartbeat = Heartbeat(self.path)
-        self.update(name=self.folder.name, **_git())
+        lease, inode = secrets.token_hex(8), self.folder.stat().st_ino
+        self.update(name=self.folder.name, lease=lease, folder_inode=inode, **_git())
+        FENCES[self.folder.absolute()] = self._fence
+        self._heartbeat = Heartbeat(self.path, lease)
         write_yaml(self.folder / ".hydra" / "config.yaml", self.config)
         write_yaml(self.folder / ".hydra" / "overrides.yaml", self.fields["overrides"])
+
+    @contextmanager
+    def _lock(self, timeout: float = -1) -> Iterator[None]:
+        path = self.folder / ".hydra" / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(path, is_singleton=True).acquire(timeout):
+                yield
+        except Timeout as error:
+            raise BusyError(f"{self.folder} is locked by a process that does not go on") from error
+
+    def _let_go(self) -> None:
+        """Give the folder back."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
+        FENCES.pop(self.folder.absolute(), None)
+
+    @contextmanager
+    def _fence(self) -> Iterator[None]:
+        """Keep others from taking the trial over, and raise a TakenOverError if one has already."""
+        if not self.path.exists():
+            raise TakenOverError(f"{self.path} has been removed while the trial ran: it ends here")
+        with self._lock():
+            with suppress(UnreadableError):  # a damaged record is left alone by all others
+                holder = read_record(self.path)
+                if holder.get("lease") != self.fields["lease"]:
+                    raise TakenOverError(
+                        f"{self.folder} has been taken over by {described_holder(holder)}, since this process had "
+                        "given no sign of life: it ends here, and writes nothing more"
+                    )
+            yield
+
+    def _is_dead(self, earlier: dict[str, Any]) -> bool:
+        """Whether the process of a record that says "running" is known to have died."""
+        alive = holder_is_alive(self.path, earlier)
+        return alive is False or (alive is None and earlier.get("lease", "") == self.dead)
 
     def _files(self) -> list[str]:
         """The files in the folder that this attempt and those that it continues have written."""
@@ -380,6 +453,11 @@ def read_records(study: Path) -> dict[Path, dict[str, Any]]:
         except UnreadableError:  # the trial itself will say so
             continue
     return records
+
+
+def described_holder(record: dict[str, Any]) -> str:
+    """Process and host of a trial, in words."""
+    return f"process {record.get('pid')} on {record.get('host')}"
 
 
 def failed_value(hydra: Any) -> float:

@@ -14,7 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from cv_lab.files import write_json
-from cv_lab.study.launcher import ProcessLauncher, refuse, tell_trials
+from cv_lab.study.launcher import ProcessLauncher, refuse
 from cv_lab.study.plan import Job, RefusedError, why_not_composed
 from cv_lab.study.processes import signals_as_interrupt
 from cv_lab.study.pruning import PRUNERS
@@ -182,7 +182,7 @@ class SearchSweeper(Sweeper):
         assert isinstance(self.launcher, ProcessLauncher)
         (job,) = self.launcher.plan([self.search.overrides(params)], number)
         if self.config.pruner is not None:
-            tell_trials([job], pruner=self.config.pruner)
+            job.tell(pruner=self.config.pruner)
         return job
 
     def _conclude(self) -> None:

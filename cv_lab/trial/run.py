@@ -23,7 +23,7 @@ from cv_lab.files import write_json
 from cv_lab.labels import NonFiniteLossError
 from cv_lab.report.terminal import print_trial
 from cv_lab.study.read import read_trial
-from cv_lab.study.record import FolderState, TrialRecord, failed_value, read_records
+from cv_lab.study.record import BusyError, FolderState, TrialRecord, failed_value, read_records
 from cv_lab.study.trials import Trial
 from cv_lab.trial.build import fingerprint
 from cv_lab.trial.hardware import visible_gpus
@@ -76,6 +76,11 @@ def run_trial(config: DictConfig) -> float:
             record.close("completed")
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into SystemExit
         _end_interrupted(record, error)
+    except BusyError as error:
+        if not HydraConfig.get().launcher.get("planned"):
+            return _give_up(error)
+        log.info("%s", error)  # which the launcher of a study waits for
+        return failed_value(HydraConfig.get())
     except Exception as error:
         return _end_failed(record, error)
     if HydraConfig.get().mode == RunMode.RUN and first:
@@ -93,8 +98,9 @@ class FailedBeforeError(RuntimeError):
 
 def _open(record: TrialRecord, config: DictConfig) -> FolderState:
     """Take possession of the trial's folder, which may be another than the one that its overrides name."""
-    if not HydraConfig.get().launcher.get("planned"):  # the launcher of a study has chosen the folder already
+    if not HydraConfig.get().launcher.get("planned"):  # the launcher of a study has done this already
         record.choose_folder(read_records(record.folder.parent))
+        record.wait_for_sign()
     state = record.open(retry_failed=config.retry_failed or HydraConfig.get().mode == RunMode.RUN)
     _log_in(record.folder)
     if record.note:

@@ -154,7 +154,7 @@ def test_a_process_on_another_host_lives_as_long_as_it_gives_signs(tmp_path: Pat
     for seconds in (liveness.STALE_SECONDS + 5, -liveness.STALE_SECONDS - 5):  # the clock may be set back
         os.utime(path, (now - seconds, now - seconds))
         assert not is_alive(path, elsewhere)
-    heartbeat = liveness.Heartbeat(path)
+    heartbeat = liveness.Heartbeat(path, "own")
     heartbeat.stop()
     # The same system under another name is asked for the process itself.
     here = {**liveness.this_process(), "host": "renamed"}
@@ -164,10 +164,10 @@ def test_a_process_on_another_host_lives_as_long_as_it_gives_signs(tmp_path: Pat
 
 def test_a_trial_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trial.json"
-    path.write_text("{}")
+    path.write_text('{"lease": "own"}')
     os.utime(path, (0, 0))
     monkeypatch.setattr(liveness, "HEARTBEAT_SECONDS", 0.01)
-    heartbeat = liveness.Heartbeat(path)
+    heartbeat = liveness.Heartbeat(path, "own")
     for _ in range(1000):
         if path.stat().st_mtime > 0:
             break
