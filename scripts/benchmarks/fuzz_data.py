@@ -3,11 +3,12 @@
     python scripts/benchmarks/fuzz_data.py --cases 1000
 
 Each case spoils one file of a small data set (images, masks, COCO json, YOLO's yaml and txt, Pascal VOC's xml,
-labelme's json, a csv of labels, names of classes) or one value of its config: cut off, empty, bytes changed, of another type, NaN, huge, in another encoding,
-with a byte order mark. A child process of limited memory and time then sets the data up, writes the tables and the page
-of ``cv-lab data``, and trains one step. Half of the data sets are read by ``data=own``, which has to recognise them
-first. A case should end with the step, or with a refusal in words. Counted are tracebacks (errors other than ValueError
-and OSError), kills, hangs, and silent drops: fewer images than the spoilt data set has, of which nothing is said.
+labelme's json, a csv of labels, names of classes) or one value of its config: cut off, empty, bytes changed, of another
+type, NaN, huge, in another encoding, with a byte order mark. A child process of limited memory and time then sets the
+data up, writes the tables and the page of ``cv-lab data``, and trains one step. Half of the data sets are read by
+``data=own``, which has to recognise them first. A case should end with the step, or with a refusal in words. Counted
+are tracebacks (errors other than ValueError and OSError), kills, hangs, and silent drops: fewer images than the spoilt
+data set has, of which nothing is said.
 """
 
 import argparse
@@ -36,12 +37,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cv_lab.data.base import ImageData
 from cv_lab.data.coco import Coco
 from cv_lab.data.folder import ImageFolder
 from cv_lab.data.labels_csv import LabelsCsv
 from cv_lab.data.mask_folder import MaskFolder
 from cv_lab.data.own import OwnData
+from cv_lab.data.photos import PhotoData
 from cv_lab.data.yolo import Yolo
 from cv_lab.trial.look import look
 from cv_lab.trial.look_page import write_page
@@ -137,13 +138,13 @@ def _coco(root: Path, **options: Any) -> Coco:
     )
 
 
-def _own(target: str) -> Callable[..., ImageData]:
+def _own(target: str) -> Callable[..., PhotoData]:
     return lambda root, **options: OwnData(str(root), target=target, **options)
 
 
 SIZES = {"image_size": 16, "batch_size": 4}
 OF_OBJECTS = {**SIZES, "classes": None, "val_fraction": 0.25}
-KINDS: dict[str, tuple[Callable[[Path], None], Callable[..., ImageData], dict[str, Any]]] = {
+KINDS: dict[str, tuple[Callable[[Path], None], Callable[..., PhotoData], dict[str, Any]]] = {
     "folder": (
         *(folder, lambda root, **options: ImageFolder(str(root), **options)),
         {**SIZES, "val_fraction": 0.25, "fit": "crop", "store": "pixels"},

@@ -13,7 +13,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cv_lab.callbacks.finite import RequireFiniteLoss
-from cv_lab.config import register_config
 from cv_lab.data.instances import from_numbered
 from cv_lab.data.shapes import Shapes
 from cv_lab.labels import NonFiniteLossError

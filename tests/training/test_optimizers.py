@@ -142,7 +142,7 @@ def test_muon_turns_gradients_of_matrices_into_their_nearest_orthogonal_ones() -
         torch.manual_seed(0)
         layers = nn.Conv2d(8, 16, 3), nn.Linear(32, 48)
         before = [p.detach().clone() for layer in layers for p in layer.parameters()]
-        optimizer = optimizer_factory(plain(config("optimizer=muon", f"lr={lr}").optimizer))(
+        optimizer = optimizer_factory(plain(composed("optimizer=muon", f"lr={lr}").optimizer))(
             [{"params": [p for layer in layers for p in layer.parameters()]}]
         )
         for group in optimizer.param_groups:
