@@ -158,24 +158,6 @@ def recognise(root: Path, target: str) -> Layout:
     raise ValueError(f"{root} holds {_seen(root)}, in no layout known for {TASKS[target]}. {advice}")
 
 
-def target_of(root: Path) -> str:
-    """The first of "label", "labels", "instances" and "mask" that the data at `root` serve.
-
-    Raises:
-        FileNotFoundError: if there is nothing at `root`.
-        ValueError: if no layout is recognised, or there is one that cannot be used.
-    """
-    if not root.exists():
-        raise FileNotFoundError(f"there is no {root}")
-    order = ("label", "labels", "instances", "mask")
-    if found := next((target for target in order if _fits(root, target)), None):
-        return found
-    for target in order:
-        _first(root, target)  # which says what is wrong with a layout that is recognised
-    known = "; ".join(f"for {TASKS[target]} {KNOWN[target]}" for target in order)
-    raise ValueError(f"{root} holds {_seen(root)}, in no layout known. Known are {known}; see docs/your_data.md")
-
-
 def _first(root: Path, target: str) -> Layout | None:
     for folder in _nested(root):
         for recogniser in RECOGNISERS:

@@ -24,15 +24,15 @@ from omegaconf.errors import OmegaConfBaseException
 from cv_lab.config import CONF, register_config, split_override
 from cv_lab.data.alike import most_alike, thumbnails
 from cv_lab.data.instances import InstanceImages
-from cv_lab.data.own import TASKS, OwnData, target_of
+from cv_lab.data.own import TASKS, OwnData, recognise
 from cv_lab.data.photos import PhotoData
-from cv_lab.data.problems import EXAMPLES, listed
 from cv_lab.files import write_csv
 from cv_lab.tasks.base import Task
 from cv_lab.trial.look_page import Findings, areas_of, file_of, numbers, read_by, sets_of, write_page
 
 SHOWN = 128  # pixels: side of images of classes and labels, which are scaled for the page alone
 RARE = 10  # a class with this fraction of the most frequent one's images, or less, is called rare
+NAMED = 5  # classes in a remark
 SMALL = 8  # pixels: side of a square that is as large as an object which hardly anything is left of
 IGNORED = ("void", "unlabeled", "ignore", "ignored", "unknown")  # common names of pixels without a label
 WEIGHING = {
@@ -52,8 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, metavar="PATH", help="a folder, or a file (CSV, npz)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="task=NAME, data=NAME, data.KEY=VALUE")
-    names = {task.removeprefix("task="): target for target, task in TASKS.items()}
-    parser.add_argument("--task", choices=names, help="by default the first that the data serve")
+    parser.add_argument(
+        "--task",
+        choices=[task.removeprefix("task=") for task in TASKS.values()],
+        help="by default the first that the data serve",
+    )
     parser.add_argument("--out", type=Path, default=Path("data_report"), help="folder of the page and tables")
     given = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -84,7 +87,7 @@ def build_data(root: Path, overrides: Sequence[str], task: str | None = None) ->
         ValueError: if no layout is recognised, or the data set is not one of files.
     """
     keys = {split_override(override)[0] for override in overrides}
-    chosen = [] if "task" in keys else [f"task={task}" if task else TASKS[target_of(root)]]
+    chosen = [] if "task" in keys else [f"task={task}"] if task else TASKS[target_of(root)].split()
     chosen += [] if "data" in keys else ["data=own"]
     register_config()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -100,6 +103,23 @@ def build_data(root: Path, overrides: Sequence[str], task: str | None = None) ->
     if isinstance(data, OwnData) and data.target in ("label", "labels") and "image_size" in data.layout.takes:
         data.own.setdefault("image_size", SHOWN)
     return data
+
+
+def target_of(root: Path) -> str:
+    """The first target that the data at `root` serve, objects before masks painted from them.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `root`.
+        ValueError: if they serve none, with what is wrong for each.
+    """
+    wrong = []
+    for target in sorted(TASKS, key=lambda target: target == "mask"):
+        try:
+            recognise(root, target)
+            return target
+        except ValueError as error:
+            wrong.append(str(error))
+    raise ValueError("\n".join(dict.fromkeys(wrong)))
 
 
 def look(data: PhotoData, title: str) -> Findings:
@@ -223,4 +243,4 @@ def _small_objects(data: PhotoData) -> list[str]:
 
 def _some(names: Sequence[str]) -> str:
     """The first of `names`, and how many there are if these are not all."""
-    return listed(names) + (f" ({len(names)} classes)" if len(names) > EXAMPLES else "")
+    return ", ".join(names[:NAMED]) + (f", ... ({len(names)} classes)" if len(names) > NAMED else "")

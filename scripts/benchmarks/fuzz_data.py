@@ -105,44 +105,49 @@ def yolo(root: Path) -> None:
     (root / "data.yaml").write_text("path: .\ntrain: images\nnames:\n  0: a\n  1: b\n")
 
 
-def _coco(root: Path, **options: Any) -> Coco:
-    return Coco(
-        str(root / "images"), str(root / "train.json"), str(root / "images"), str(root / "train.json"), **options
-    )
-
-
-def _own(target: str) -> Callable[..., ImageData]:
-    return lambda root, **options: OwnData(str(root), target=target, **options)
+def own(target: str) -> Callable[[Path, dict[str, Any]], ImageData]:
+    return lambda root, options: OwnData(str(root), target=target, **options)
 
 
 SIZES = {"image_size": 16, "batch_size": 4}
-KINDS: dict[str, tuple[Callable[[Path], None], Callable[..., ImageData], dict[str, Any]]] = {
+KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path, dict[str, Any]], ImageData], dict[str, Any]]] = {
     "folder": (
-        *(folder, lambda root, **options: ImageFolder(str(root), **options)),
-        {**SIZES, "val_fraction": 0.25, "fit": "crop", "store": "pixels"},
+        folder,
+        lambda root, options: ImageFolder(str(root), **options),
+        {"image_size": 16, "batch_size": 4, "val_fraction": 0.25, "fit": "crop", "store": "pixels"},
     ),
     "packed": (
-        *(folder, lambda root, **options: ImageFolder(str(root), **options)),
-        {**SIZES, "val_fraction": 0.25, "fit": "pad", "store": "jpeg"},
+        folder,
+        lambda root, options: ImageFolder(str(root), **options),
+        {"image_size": 16, "batch_size": 4, "val_fraction": 0.25, "fit": "pad", "store": "jpeg"},
     ),
     "masks": (
-        *(masks, lambda root, **options: MaskFolder(str(root), **options)),
-        {**SIZES, "classes": None, "values": None},
+        masks,
+        lambda root, options: MaskFolder(str(root), **options),
+        {"image_size": [16, 16], "batch_size": 4, "classes": None, "values": None},
     ),
     "table": (
-        *(table, lambda root, **options: LabelsCsv(str(root / "labels.csv"), **options)),
-        {**SIZES, "separator": None},
+        table,
+        lambda root, options: LabelsCsv(str(root / "labels.csv"), **options),
+        {"image_size": 16, "batch_size": 4, "separator": None},
     ),
-    "coco": (coco, _coco, {**SIZES, "train_images": None, "classes": None}),
+    "coco": (
+        coco,
+        lambda root, options: Coco(
+            str(root / "images"), str(root / "train.json"), str(root / "images"), str(root / "train.json"), **options
+        ),
+        {"image_size": [16, 16], "batch_size": 4, "train_images": None, "classes": None},
+    ),
     "yolo": (
-        *(yolo, lambda root, **options: Yolo(str(root), **options)),
-        {**SIZES, "names": None, "classes": None},
+        yolo,
+        lambda root, options: Yolo(str(root), **options),
+        {"image_size": 16, "batch_size": 4, "names": None, "classes": None},
     ),
-    "own folder": (folder, _own("label"), {**SIZES, "val_fraction": 0.25}),
-    "own masks": (masks, _own("mask"), {**SIZES, "classes": None, "values": None, "colours": None}),
-    "own table": (table, _own("label"), {**SIZES, "validation": "split", "train_subset": None}),
-    "own coco": (coco, _own("instances"), {**SIZES, "classes": None, "seed": 0}),
-    "own painted": (coco, _own("mask"), {**SIZES, "classes": None, "val_subset": None}),
+    "own folder": (folder, own("label"), {**SIZES, "val_fraction": 0.25}),
+    "own masks": (masks, own("mask"), {**SIZES, "classes": None, "values": None, "colours": None}),
+    "own table": (table, own("label"), {**SIZES, "validation": "split", "train_subset": None}),
+    "own coco": (coco, own("instances"), {**SIZES, "classes": None, "seed": 0}),
+    "own painted": (coco, own("mask"), {**SIZES, "classes": None, "val_subset": None}),
 }
 
 
@@ -266,14 +271,14 @@ class Told(logging.Handler):
 def attempt(kind: str, seed: int, root: Path) -> tuple[str, str]:
     """Run one case; its outcome, "trained", "refused", "traceback" or "silent drop", and a word on it."""
     dice = random.Random(seed)
-    make, load, usual = KINDS[kind]
+    make, load, options = KINDS[kind]
     make(root)
-    options = dict(usual)
+    options = dict(options)
     what = f"{kind} {seed}: {spoil(root, options, dice)}"
     told = Told()
     logging.getLogger("cv_lab").addHandler(told)
     try:
-        data = load(root, **options)
+        data = load(root, options)
         data.setup()
         write_page(look(data, kind), data, root.parent / "page.html")
         batch = next(iter(data.train_dataloader()))
