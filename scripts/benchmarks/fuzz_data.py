@@ -42,6 +42,7 @@ from cv_lab.data.folder import ImageFolder
 from cv_lab.data.labels_csv import LabelsCsv
 from cv_lab.data.mask_folder import MaskFolder
 from cv_lab.data.own import OwnData
+from cv_lab.data.photos import PhotoData
 from cv_lab.data.yolo import Yolo
 from cv_lab.trial.look import look
 from cv_lab.trial.look_page import write_page
@@ -280,6 +281,7 @@ def attempt(kind: str, seed: int, root: Path) -> tuple[str, str]:
     try:
         data = load(root, options)
         data.setup()
+        assert isinstance(data, PhotoData)
         write_page(look(data, kind), data, root.parent / "page.html")
         batch = next(iter(data.train_dataloader()))
         images = data.normalise(batch["image"])
