@@ -104,13 +104,14 @@ def image_files(folder: Path, problems: Problems, deep: bool = True) -> list[Pat
     """
     found: list[Path] = []
     for place, names in _walk(folder) if deep else [(str(folder), _file_names(folder))]:
+        inside = Path(place)
         for name in names:
-            path = Path(place) / name
+            path = inside / name
             if path.suffix.lower() in suffixes():
                 found.append(path)
             elif not name.startswith("_"):  # as Roboflow calls its tables and annotations among the images
                 problems.drop("files that are not images of a known format", str(path))
-    return sorted(found, key=lambda path: natural(str(path.relative_to(folder))))
+    return sorted(found, key=lambda path: natural(str(path)))  # all begin with the folder
 
 
 def _file_names(folder: Path) -> list[str]:
