@@ -104,13 +104,14 @@ def image_files(folder: Path, problems: Problems | None = None, deep: bool = Tru
     """
     found: list[Path] = []
     for place, names in _walk(folder) if deep else [(str(folder), _file_names(folder))]:
+        inside = Path(place)
         for name in names:
-            path = Path(place) / name
+            path = inside / name
             if path.suffix.lower() in suffixes():
                 found.append(path)
             elif problems is not None and not name.startswith("_"):  # as Roboflow's tables among images are called
                 problems.drop("files that are not images of a known format", str(path))
-    return sorted(found, key=lambda path: natural(str(path.relative_to(folder))))
+    return sorted(found, key=lambda path: natural(str(path)))  # all begin with the folder
 
 
 def _file_names(folder: Path) -> list[str]:

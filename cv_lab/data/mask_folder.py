@@ -10,7 +10,9 @@ from cv_lab.data.layout import contents
 from cv_lab.data.mask_files import UNLABELLED, MaskFiles, Names, check_meaning, pixels_in
 from cv_lab.data.mask_pairs import listed_names, mask_sets, names_beside, names_of, pairs
 from cv_lab.data.masks import MaskData, class_names
-from cv_lab.data.problems import EXAMPLES, Problems
+from cv_lab.data.problems import Problems
+
+LOOKED_AT = 5  # masks whose pixels a refusal names
 
 
 class MaskFolder(MaskData):
@@ -65,7 +67,10 @@ class MaskFolder(MaskData):
             found = _of_names(found, images, lists[split], problems)
         if not found:
             raise FileNotFoundError(f"{images} holds no images")
-        classes, values, colours = self._meaning()
+        try:
+            classes, values, colours = self._meaning()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}{_example([mask for _, mask in found[:LOOKED_AT]])}") from None
         files = MaskFiles([mask for _, mask in found], classes, values, colours)
         return self.decode([image for image, _ in found], files, classes, problems)
 
@@ -85,23 +90,7 @@ class MaskFolder(MaskData):
             return self.given, self.values, self.colours
         if self.values is not None or self.colours is not None:
             return _named_in(self.values, self.colours), self.values, self.colours
-        try:
-            return meaning(self.root)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}{self._example()}") from None
-
-    def _example(self) -> str:
-        """What the first masks hold, and the option that would name it."""
-        images, masks = self._sets()["train"]
-        found = pixels_in([mask for _, mask in pairs(images, masks, Problems(images))[:EXAMPLES]])
-        if not found:
-            return ""
-        option = "colours" if isinstance(found[0], str) else "values"
-        named = ", ".join(f"{value}: NAME" for value in found)
-        return (
-            f". The first of the masks hold {', '.join(map(str, found))}: 'data.{option}={{{named}}}' names the class "
-            f"of each, {UNLABELLED} where pixels count nowhere"
-        )
+        return meaning(self.root)
 
 
 def meaning(root: Path, classes: Sequence[str] = ()) -> tuple[Sequence[str], Names | None, Names | None]:
@@ -140,3 +129,16 @@ def _of_names(
         if name not in by_name:
             problems.drop("names of the list without an image", name)
     return [(by_name[name], masks[by_name[name]]) for name in names if name in by_name]
+
+
+def _example(masks: Sequence[Path]) -> str:
+    """What some masks hold, and the option that names it."""
+    found = pixels_in(masks)
+    if not found:
+        return ""
+    option = "colours" if isinstance(found[0], str) else "values"
+    return (
+        f". The first of the masks hold {', '.join(map(str, found))}: 'data.{option}="
+        f"{{{', '.join(f'{value}: NAME' for value in found)}}}' names the class of each, {UNLABELLED} where pixels "
+        "count nowhere"
+    )

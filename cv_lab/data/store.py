@@ -215,7 +215,7 @@ def identities(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     names = [os.path.abspath(path) for path in files]
     folder = os.path.commonpath(map(os.path.dirname, names)) if names else ""
-    for path, name in zip(files, (os.path.relpath(name, folder) for name in names), strict=True):
+    for path, name in zip(files, (name[len(folder) :].lstrip("/") for name in names), strict=True):
         try:
             stat = path.stat()
         except (OSError, ValueError):  # the latter of a name that no file can have
