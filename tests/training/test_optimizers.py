@@ -109,7 +109,7 @@ def test_adamw_has_torchs_weight_decay_unless_another_is_given() -> None:
         (["optimizer=adamw", "weight_decay=0.3"], 0.3),
         (["optimizer=adam", "weight_decay=0.3"], 0.3),
         (["task=instance_segmentation"], 1e-4),  # which is adamw's there
-        (["experiment=cifar100_fast", "optimizer=adamw", "optimizer.nesterov=null"], 1e-3),
+        (["experiment=cifar100_fast", "optimizer=adamw", "optimizer.fallback_lr_scale=null"], 1e-2),
     ):
         found = composed(*overrides)
         assert found.weight_decay == found.optimizer.weight_decay == expected, overrides
