@@ -252,7 +252,8 @@ def _one(section: Section, name: str) -> Figure:
     )
     if not _numeric(section, name):
         rows = [Row(text(s.values[name]), s.scores, s.mean, s.deviation) for s in judged[: 2 * PANELS]]
-        caption = f"A dot for the mean of each value, best first, rings for single seeds.{seeds}"
+        rings = "the mean of each value, best first, rings for single seeds" if seeds else "each value, best first"
+        caption = f"A dot for {rings}.{seeds}"
         chart = dots(rows, title, Axis(section.monitor, percent=shares))
         return Figure(f"by_{slug(name)}", f"Effect of {name}", caption, [chart], [])
     found = sorted((float(s.values[name]), s) for s in judged if number(s.values[name]) is not None)
@@ -277,7 +278,8 @@ def _one(section: Section, name: str) -> Figure:
         single.insert(0, Series(means, "#0072b2", "mean", dots=4, bars=bars))
     ticks = sorted(set(xs)) if len(set(xs)) <= 6 else None
     chart = plot(single, title, Axis(name, log, ticks=ticks), Axis("", percent=shares))
-    caption = f"{'The line joins means. ' if alone else 'A point for each trial, whatever the other parameters. '}" + (
+    joined = "The line joins means. " if seeds else ""
+    caption = f"{joined if alone else 'A point for each trial, whatever the other parameters. '}" + (
         "The axis of the parameter is logarithmic." if log else ""
     )
     return Figure(f"by_{slug(name)}", f"Effect of {name}", caption + seeds, [chart], [])

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cv_lab.report.evidence import Evidence, agrees, read_evidence
@@ -27,7 +28,7 @@ class Setting:
     label: str
     trials: list[Trial]
 
-    @property
+    @cached_property
     def finished(self) -> list[Trial]:
         """Its trials with a result."""
         return [trial for trial in self.trials if trial.best is not None]
@@ -37,7 +38,7 @@ class Setting:
         """The finished trial of the lowest seed, whose pictures are shown: choosing the best one would flatter."""
         return self.finished[0]
 
-    @property
+    @cached_property
     def scores(self) -> list[float]:
         """Best values of the monitored metric, one a finished trial."""
         return [trial.best for trial in self.trials if trial.best is not None]
@@ -108,7 +109,7 @@ class Section:
     def finished(self) -> list[Trial]:
         return [trial for trial in self.trials if trial.best is not None]
 
-    @property
+    @cached_property
     def judged(self) -> list[Setting]:
         """Settings with a result, best first."""
         return [setting for setting in self.settings if setting.scores]

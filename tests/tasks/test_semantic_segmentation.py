@@ -48,7 +48,7 @@ def test_a_trial_leaves_metrics_masks_and_pictures(train: Train) -> None:
     truth = np.asarray(Image.open(predictions / "masks/0_truth.png"))
     assert (np.asarray(mask) == truth).mean() == pytest.approx(samples[0]["pixel_accuracy"])
     last = {"gallery_last_epoch"} if result["monitor"]["epoch"] < len(result["seconds"]["epochs"]) else set()
-    assert {path.stem for path in predictions.glob("*.png")} == {"gallery", "iou", "confusion_matrix"} | last
+    assert {path.stem for path in predictions.glob("*.png")} == {"gallery", "worst", "iou", "confusion_matrix"} | last
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
     assert {"predictions", "predictions_of_best", "iou", "confusion_matrix"} <= set(events.Tags()["images"])
