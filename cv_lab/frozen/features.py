@@ -1,7 +1,7 @@
-"""Features of a frozen backbone: computed once for each image, and read from disk by every later trial.
+"""Compute the features of a frozen backbone once for each image, and keep them on disk for later trials.
 
-They are kept under a key of everything that they depend on: the backbone with a hash of its weights, the layer whose
-input they are, the preprocessing, the images themselves, precision and library versions.
+Their key holds everything that they depend on: the backbone with a hash of its weights, the layer whose input they are,
+the preprocessing, the images themselves, the precision, and the versions of libraries.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from cv_lab.models.cut import CutNetwork
 from cv_lab.models.meta import flops
 
 log = logging.getLogger(__name__)
-PASS_BATCH = 64  # images in a batch of the backbone: larger batches are no faster on processors
-FORMAT = 2  # version of the facts beside the features: seconds and operations of the pass
+PASS_BATCH = 64  # images in a batch of the backbone; larger batches are not faster on a CPU
+FORMAT = 2  # version of what is kept beside the features: seconds and operations of the pass
 SPLITS = ("train", "val", "test")
 PACKAGES = ("torch", "torchvision", "timm")
 
@@ -108,11 +108,11 @@ class FeatureData(ImageData):
 
 @dataclass(frozen=True)
 class FeaturePass:
-    """The cost of the features of a trial.
+    """What the features of a trial cost.
 
     Attributes:
-        seconds: of the pass through the backbone, whether in this trial or an earlier one.
-        computed: whether it was in this trial.
+        seconds: time of the pass through the backbone, in this trial or an earlier one.
+        computed: whether this trial made the pass.
         flops: operations of backbone and head for one image.
     """
 
@@ -124,7 +124,7 @@ class FeaturePass:
 def with_features(
     data: ImageData, network: CutNetwork, trainer: Trainer, name: str, folder: Path, wanted: bool
 ) -> tuple[ImageData, FeaturePass | None]:
-    """Replace the images of `data` by features where these can be computed once; else log the reason.
+    """Replace the images of `data` by features, or log why features cannot be computed once.
 
     Args:
         data: set up.
@@ -138,7 +138,7 @@ def with_features(
     if not wanted:
         why_not = "cache=off"
     elif why_not is None and data.augmentation is not None and data.augmentation.transforms:
-        why_not = "augmentation is random (augmentation=none would do without)"
+        why_not = "augmentation is random (with augmentation=none it would run once)"
     if why_not is not None:
         log.info("the backbone runs in every epoch: %s", why_not)
         return data, None
@@ -215,10 +215,10 @@ class _Union:
 def _features_of(
     images: _Union, data: ImageData, network: CutNetwork, trainer: Trainer, key: dict[str, Any], folder: Path
 ) -> tuple[str, Mapped]:
-    """The features of `images`, and a name of their computation."""
+    """Compute the features of `images`, or read them; return a name of the computation and the features."""
     key = key | {"images": images.digest()}
     plugin, device = trainer.precision_plugin, trainer.strategy.root_device
-    # Half precision is exact in float32.
+    # float32 holds features of half precision exactly.
     dtype = torch.float64 if trainer.precision == "64-true" else torch.float32
     facts = {"seconds": 0.0, "flops": 0}
 
@@ -227,7 +227,7 @@ def _features_of(
         network.eval()
         plugin.convert_module(network.backbone)
         one = data.normalise(next(images.batches())[:1])
-        # Counted and kept here, so that later trials need not run the backbone even for that.
+        # Counted here and kept, so that later trials need no backbone to count them.
         facts.update(seconds=0.0, flops=flops(network.backbone, tuple(one.shape)))
         start = time.perf_counter()
         for batch in track(

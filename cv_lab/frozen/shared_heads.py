@@ -1,8 +1,8 @@
-"""Linear heads of several trials of a study, trained in one pass over the features that they share.
+"""Train the linear heads of several trials of a study in one pass over the features that they share.
 
 Trials that differ only in optimizer, schedule, learning rate and weight decay start from the same head and see the same
-batches. The first of them trains the heads of all; the state of each head after each epoch is kept on disk. Each trial
-then goes through its epochs with that state in place of training steps.
+batches. The first of them trains the heads of all, and keeps the state of each head after each epoch on disk. In place
+of training steps, each trial then loads the state of its own head, epoch by epoch.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from cv_lab.training.losses import CrossEntropy
 from cv_lab.training.optimizers import optimizer_factory
 
 log = logging.getLogger(__name__)
-MAX_BYTES = 1 << 28  # that the heads of a study may take on disk
+MAX_BYTES = 1 << 28  # on disk, of all heads of a study after all epochs
 
 
 class SharedHeads:
@@ -116,7 +116,7 @@ class SharedHeads:
 
 
 def shared_heads(linear: nn.Linear, loss: nn.Module, trainer: Trainer, config: DictConfig) -> SharedHeads | None:
-    """The heads to train together with the trial's own; None where there are none or it cannot be done.
+    """Return the heads to train together with the trial's own; None, with the reason logged, if that cannot be done.
 
     Args:
         linear: the head, with the weights that it starts from.
@@ -133,15 +133,15 @@ def shared_heads(linear: nn.Linear, loss: nn.Module, trainer: Trainer, config: D
     size = config.epochs * len(points) * packed_size(linear.out_features, linear.in_features + 1) * 4
     why_not: str | None
     if size > MAX_BYTES:
-        why_not = f"that would take {size / 1e6:.0f} MB"
+        why_not = f"all of them would take {size / 1e6:.0f} MB on disk"
     elif own not in points:
-        why_not = f"{own['optimizer']['_target_']} with its options is not among those that can be computed for several"
+        why_not = f"{own['optimizer']['_target_']} with these options cannot train several heads at once"
     elif config.trainer.compile:
         why_not = "the network is compiled"
     else:
         why_not = _why_not(trainer)
     if not isinstance(loss, CrossEntropy):
-        why_not = f"{type(loss).__name__} is not among the losses that can be computed for several"
+        why_not = f"{type(loss).__name__} cannot train several heads at once"
     elif why_not is None:
         points.sort(key=str)  # all trials ask for the same file
         start = torch.cat([linear.weight, linear.bias[:, None]], dim=1).detach().clone()
@@ -152,24 +152,24 @@ def shared_heads(linear: nn.Linear, loss: nn.Module, trainer: Trainer, config: D
 
 
 def new_optimizer(point: dict[str, Any]) -> Optimizer:
-    """The optimizer of a trial with the options of its config, over a weight and a bias that nobody uses.
+    """Make the optimizer of a trial over a weight and a bias that serve only to hold its options.
 
-    It has a second group, for the bias, where that does not decay.
+    It has a second group, for the bias, if biases do not decay.
     """
     weight, bias = nn.Parameter(torch.zeros(1, 1)), nn.Parameter(torch.zeros(1))
     return optimizer_factory(point["optimizer"])([{"params": [weight, bias]}])
 
 
 def _why_not(trainer: Trainer) -> str | None:
-    """The reason why several heads cannot be trained as this trainer trains one; None if they can."""
+    """Return why several heads cannot be trained at once as this trainer trains one; None if they can."""
     if trainer.precision != "32-true":
-        return f"precision={trainer.precision} (32-true would do)"
+        return f"precision={trainer.precision}, but they are trained in 32-true"
     if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
         return "gradients are clipped or accumulated"
     if trainer.limit_train_batches != 1.0 or trainer.max_steps != -1:
-        return "epochs are cut short"
+        return "the trainer limits its batches or steps"
     if trainer.world_size > 1:
-        return "it has several devices"
+        return "it trains on several devices"
     if any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return "its weights are averaged"
     return None

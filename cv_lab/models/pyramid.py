@@ -54,8 +54,7 @@ class TimmFeatures(PartlyFrozen):
     Args:
         body: the classifier; its layers are removed in place.
         levels: index of the features of each level in the classifier's `feature_info`.
-        trained_stages: see :class:`PartlyFrozen`.
-        freeze_statistics: see :class:`PartlyFrozen`.
+        trained_stages, freeze_statistics: see :class:`PartlyFrozen`.
     """
 
     def __init__(
@@ -82,8 +81,7 @@ class PyramidBackbone(nn.Module):
         classifier: a network of timm, or any network that torch.fx can trace.
         strides: of the features, ascending.
         channels: of each level.
-        trained_stages: see :class:`PartlyFrozen`.
-        freeze_statistics: see :class:`PartlyFrozen`.
+        trained_stages, freeze_statistics: see :class:`PartlyFrozen`.
 
     Raises:
         ValueError: if the classifier cannot be traced, or has no features of such a stride.

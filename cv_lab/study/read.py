@@ -36,10 +36,11 @@ class Study:
         Raises:
             ImportError: if pandas is not installed.
         """
-        rows = [
-            {"name": trial.name, "status": trial.status, **trial.parameters, **trial.metrics} for trial in self.trials
-        ]
-        return _frame(rows)
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ImportError("to_pandas() needs pandas: pip install pandas") from error
+        return DataFrame([{"name": t.name, "status": t.status, **t.parameters, **t.metrics} for t in self.trials])
 
 
 def read_study(folder: str | Path) -> Study:
@@ -110,14 +111,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
     if any(None in row or None in row.values() for row in rows):
         raise UnreadableError(f"{path.name} is damaged (a row is longer or shorter than the header)")
     return rows
-
-
-def _frame(rows: Sequence[dict[str, Any]]) -> "DataFrame":
-    try:
-        from pandas import DataFrame
-    except ImportError as error:
-        raise ImportError("to_pandas() needs pandas: pip install pandas") from error
-    return DataFrame(rows)
 
 
 def _without_copies(trials: Sequence[Trial], notes: list[str]) -> list[Trial]:

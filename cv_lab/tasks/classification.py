@@ -23,8 +23,7 @@ class Classification(Task):
         model: makes the network, which maps float (N, 3, H, W) to logits (N, K), from ``num_classes=K``.
         classes: the K names.
         loss: of logits and target, the target int64 (N,) or, after mixing, float (N, K).
-        optimizer: see :class:`~cv_lab.tasks.base.Task`.
-        scheduler: see :class:`~cv_lab.tasks.base.Task`.
+        optimizer, scheduler: see :class:`~cv_lab.tasks.base.Task`.
         flip_tta: also test the mean of the logits of each image and its mirror image, as "accuracy_tta" (test-time
             augmentation). It takes a second pass over the test images and leaves all other figures as they are.
     """

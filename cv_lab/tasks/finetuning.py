@@ -13,11 +13,7 @@ class FineTuning(Transfer):
     """Train a new head on a pretrained network, and as many of the network's last stages as asked.
 
     Args:
-        model: see :class:`~cv_lab.tasks.transfer.Transfer`.
-        classes: see :class:`~cv_lab.tasks.transfer.Transfer`.
-        loss: see :class:`~cv_lab.tasks.transfer.Transfer`.
-        optimizer: see :class:`~cv_lab.tasks.transfer.Transfer`.
-        scheduler: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        model, classes, loss, optimizer, scheduler: see :class:`~cv_lab.tasks.transfer.Transfer`.
         trained: "head", a number of the backbone's last stages, or "all".
         lr_decay: the last stage trains at the head's learning rate times this, each one below at as much less
             (discriminative learning rates, Howard & Ruder, 2018).

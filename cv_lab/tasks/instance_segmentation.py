@@ -70,8 +70,7 @@ class InstanceSegmentation(Task):
         model: makes the network, an :class:`~cv_lab.models.mask_rcnn.InstanceSegmenter`, from ``num_classes=K``.
         classes: the K names.
         loss: must be None, since the network has its losses in it.
-        optimizer: see :class:`~cv_lab.tasks.base.Task`.
-        scheduler: see :class:`~cv_lab.tasks.base.Task`.
+        optimizer, scheduler: see :class:`~cv_lab.tasks.base.Task`.
         loss_weights: by part: classifier, box, mask, objectness, rpn_box; those not named weigh 1.
     """
 

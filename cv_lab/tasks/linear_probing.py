@@ -58,11 +58,7 @@ class LinearProbing(Transfer):
     """Train one linear layer on a frozen backbone; optionally also classify by nearest neighbours.
 
     Args:
-        model: see :class:`~cv_lab.tasks.transfer.Transfer`.
-        classes: see :class:`~cv_lab.tasks.transfer.Transfer`.
-        loss: see :class:`~cv_lab.tasks.transfer.Transfer`.
-        optimizer: see :class:`~cv_lab.tasks.transfer.Transfer`.
-        scheduler: see :class:`~cv_lab.tasks.transfer.Transfer`.
+        model, classes, loss, optimizer, scheduler: see :class:`~cv_lab.tasks.transfer.Transfer`.
         standardise: give the linear layer features of mean 0 and deviation 1, taken from a sample of the training
             images; one learning rate then suits all backbones.
         knn: the test also counts how often the `knn` nearest training images are right, as ``test/knn_accuracy``:

@@ -35,8 +35,7 @@ class MultiLabelClassification(Task):
         model: makes the network, which maps float (N, 3, H, W) to logits (N, K), from ``num_classes=K``.
         classes: the K labels.
         loss: must be None, since the task has its own.
-        optimizer: see :class:`~cv_lab.tasks.base.Task`.
-        scheduler: see :class:`~cv_lab.tasks.base.Task`.
+        optimizer, scheduler: see :class:`~cv_lab.tasks.base.Task`.
         positive_weights: how much an image that has a label weighs in the loss of this label: "none", as much as one
             that lacks it; "balanced", the number of training images without it over that with it, so that both sides
             weigh the same. A label that none or all training images have weighs 1.

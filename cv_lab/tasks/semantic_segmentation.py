@@ -44,8 +44,7 @@ class SemanticSegmentation(Task):
         model: makes the network, which maps float (N, 3, H, W) to logits (N, K, H, W), from ``num_classes=K``.
         classes: the K names.
         loss: of logits and target, the target int64 (N, H, W).
-        optimizer: see :class:`~cv_lab.tasks.base.Task`.
-        scheduler: see :class:`~cv_lab.tasks.base.Task`.
+        optimizer, scheduler: see :class:`~cv_lab.tasks.base.Task`.
         background: name of the class that "mean_iou_foreground" leaves out, if there is such a class.
         encoder_lr_ratio: learning rate of the network's encoder as a multiple of that of its other parts.
         freeze_encoder: train the other parts alone; the encoder's batch normalisation keeps its statistics too.

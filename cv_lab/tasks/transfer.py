@@ -23,8 +23,7 @@ class Transfer(Classification):
         model: makes the network, whose head is replaced.
         classes: the K names.
         loss: see :class:`~cv_lab.tasks.classification.Classification`.
-        optimizer: see :class:`~cv_lab.tasks.base.Task`.
-        scheduler: see :class:`~cv_lab.tasks.base.Task`.
+        optimizer, scheduler: see :class:`~cv_lab.tasks.base.Task`.
         head: makes the head from the number of features D.
         options: see :class:`~cv_lab.models.cut.CutNetwork`.
     """

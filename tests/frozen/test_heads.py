@@ -84,6 +84,7 @@ def test_a_head_that_diverges_fails_alone(train: Train, tmp_path: Path) -> None:
     assert {trial["parameters"]["lr"]: trial["status"] for trial in trials} == {0.01: "completed", 1e38: "failed"}
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_stopped_starts_its_head_anew(train: Train) -> None:
     """A checkpoint of a head that was trained elsewhere holds no state of an optimizer to go on with."""
     study = train("-m", *PROBE, "lr=1e-2,1e-3")

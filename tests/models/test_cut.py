@@ -71,7 +71,16 @@ def one_layer(heads: dict[str, nn.Linear | nn.Conv2d]) -> nn.Linear:
     return layer
 
 
-@pytest.mark.parametrize("make", FAMILIES, ids=lambda make: getattr(make, "name", None))
+def is_small(make: Callable[..., nn.Module]) -> bool:
+    """Whether it is the lab's, one of timm's networks for tests, or a quick one of torchvision."""
+    return getattr(make, "name", "test_").startswith(("test_", "resnet18", "squeezenet", "mobilenet_v3_small"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, marks=[] if is_small(make) else pytest.mark.slow) for make in FAMILIES],
+    ids=lambda make: getattr(make, "name", None),
+)
 def test_the_old_head_on_the_features_gives_the_networks_own_logits(make: Callable[..., nn.Module]) -> None:
     torch.manual_seed(0)
     network = make(num_classes=7).eval()

@@ -32,9 +32,10 @@ ONE_OF_ITS_FAMILY = ("inception_v3", "resnet18")  # run although it is larger
 
 
 def of_any_size(name: str) -> object:
-    """`name`, marked as huge if the network is large."""
+    """`name`, marked as huge if the network is large, and as slow if it is not the smallest of its family."""
     large = get_model_weights(name).DEFAULT.meta["num_params"] > SMALL and name not in ONE_OF_ITS_FAMILY
-    return pytest.param(name, marks=[pytest.mark.slow, pytest.mark.huge]) if large else name
+    marks = [pytest.mark.slow, pytest.mark.huge] if large else [] if name in QUICK else [pytest.mark.slow]
+    return pytest.param(name, marks=marks)
 
 
 def smallest_of_each_family() -> set[str]:
@@ -169,7 +170,10 @@ def timm_old(name: str, state: State) -> State:
     return state | {"AuxLogits.fc.weight": torch.zeros(1000, 768)}
 
 
-@pytest.mark.parametrize("name", ["test_convnext", "crossvit_tiny_240", "densenet121", "volo_d1_224", "inception_v3"])
+LARGER = ("crossvit_tiny_240", "densenet121", "volo_d1_224", "inception_v3")
+
+
+@pytest.mark.parametrize("name", ["test_convnext", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)])
 def test_files_go_through_timms_filter_of_their_family(name: str) -> None:
     make = TimmNetwork(name)
     donor = make(num_classes=1000)

@@ -47,6 +47,7 @@ def test_damaged_records_are_named_and_the_others_run(train: Train, capsys: pyte
     assert "Traceback" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_damaged_result_is_written_again(train: Train) -> None:
     study = train("-m", "hydra/launcher=basic", *SMALL, "seed=1,2")
     path, other = sorted(study.glob("*/result.json"))
@@ -101,6 +102,7 @@ def test_a_failed_trial_that_is_tried_again_removes_only_what_it_wrote(
     assert not (folder / "predictions/old.png").exists()
 
 
+@pytest.mark.slow
 def test_failures_that_would_repeat_are_not_run_again(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = ("-m", *SMALL, "optimizer=sgd", "lr=1e38,1e-3")
     for more in ((), (), ("retry_failed=true",)):

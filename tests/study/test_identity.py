@@ -45,6 +45,7 @@ def test_trials_whose_names_coincide_all_run_and_are_found_again(
     assert capsys.readouterr().out.count("(already completed)") == 2
 
 
+@pytest.mark.slow
 def test_trials_that_differ_in_a_file_alone_are_two_settings(train: Train, tmp_path: Path) -> None:
     write_experiment(tmp_path, "narrow", "model:\n  width: 4")
     flag = write_experiment(tmp_path, "wide", "model:\n  width: 16")
@@ -84,6 +85,7 @@ def test_copies_of_a_trial_are_not_seeds(train: Train) -> None:
     assert "it is the same trial as" in " ".join(found.notes)
 
 
+@pytest.mark.slow
 def test_a_new_key_of_the_config_leaves_completed_trials_as_they_are(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ def test_killed_at_any_moment_a_trial_ends_bit_equal(train: Train, tmp_path: Pat
     assert sum(len(json.loads((f / "trial.json").read_text())["attempts"]) for f in folders) == len(died)
 
 
+@pytest.mark.slow
 def test_a_continued_trial_shows_each_step_once_in_tensorboard(train: Train, tmp_path: Path) -> None:
     killed = (
         *("-m", *SMALL, "epochs=3", f"+callbacks.kill.flag={tmp_path}/flag", "logger=tensorboard"),
@@ -102,6 +103,7 @@ def test_a_continued_trial_shows_each_step_once_in_tensorboard(train: Train, tmp
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
 
 
+@pytest.mark.slow
 def test_early_stopping_stays_decided(train: Train, tmp_path: Path) -> None:
     overrides = (
         *("-m", *SMALL, "epochs=6", "lr=0", "callbacks=[default,early_stopping]"),

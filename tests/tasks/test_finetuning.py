@@ -87,7 +87,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "best"), CASES)
+@pytest.mark.parametrize(
+    ("schedule", "best"), [pytest.param(*case, marks=[] if case[1] == 1 else pytest.mark.slow) for case in CASES]
+)
 def test_the_best_epoch_is_tested_and_loaded(
     train: Train,
     tmp_path: Path,
