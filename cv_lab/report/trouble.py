@@ -8,6 +8,7 @@ from cv_lab.report.finding import Finding
 from cv_lab.report.sections import Section, mean
 from cv_lab.report.wording import count, every
 from cv_lab.study.diagnosis import dead_learning, diverging_loss
+from cv_lab.study.halving import rank_agreement
 from cv_lab.study.trials import Trial, number
 from cv_lab.text import listing
 
@@ -115,8 +116,21 @@ def stopped(section: Section) -> list[Finding]:
             f"{_of(section, trials)} {'was' if len(trials) == 1 else 'were'} {status} early by {why}, after {after} "
         )
         words += f"{'epoch' if lengths[-1] == 1 else 'epochs'}: what more epochs would have given is not known."
+        words += "".join(_agreement(section, length) for length in lengths if status == "paused")
         found.append(Finding("unfinished", words, [trial.name for trial in trials]))
     return found
+
+
+def _agreement(section: Section, epoch: int) -> str:
+    """How far the ranks by which halving chose held in the trials that went on; "" where too few did."""
+    known = rank_agreement([trial for trial in section.trials if "monitor" in trial.record], epoch)
+    if known is None:
+        return ""
+    tau, later, count = known
+    return (
+        f" The ranks of the {count} trials that went on, after epochs {epoch} and {later}, agree by a Kendall's "
+        f"tau of {tau:.2f} (1 is the same order, 0 no relation)."
+    )
 
 
 def _differing(section: Section) -> list[Finding]:

@@ -44,10 +44,36 @@ def survivors(jobs: Sequence[Job], epoch: int, factor: int) -> list[Job]:
     return [job for job in jobs if job.record.fields["setting"] in kept]
 
 
+def rank_agreement(trials: Sequence[Trial], epoch: int) -> tuple[float, int, int] | None:
+    """How well the ranks of trials after `epoch` agree with those of the same trials later.
+
+    Returns:
+        Kendall's tau-b (1 for the same order, -1 for the reverse), the later epoch, which is the last one that all of
+        them reached, and the number of trials that went on after `epoch`; None for fewer than three, or if all tie.
+    """
+    longer = [trial for trial in trials if len(trial.epochs) > epoch]
+    if len(longer) < 3:
+        return None
+    later = min(len(trial.epochs) for trial in longer)
+    early, late = ([_best(trial, end) for trial in longer] for end in (epoch, later))
+    signs = [
+        ((early[i] > early[j]) - (early[i] < early[j]), (late[i] > late[j]) - (late[i] < late[j]))
+        for i in range(len(longer))
+        for j in range(i)
+    ]
+    untied = math.sqrt(sum(a * a for a, _ in signs) * sum(b * b for _, b in signs))
+    return (sum(a * b for a, b in signs) / untied, later, len(longer)) if untied else None
+
+
 def _value(job: Job, epoch: int) -> float:
     trial = _trial(job)
     if trial is None or trial.record["status"] == "failed":
         return -math.inf
+    return _best(trial, epoch)
+
+
+def _best(trial: Trial, epoch: int) -> float:
+    """The best value up to `epoch`, so that larger is better."""
     monitor = trial.record["monitor"]
     values = oriented(trial.epochs[:epoch], monitor["name"], 1 if monitor["mode"] == "max" else -1)
     return max(values, default=-math.inf)

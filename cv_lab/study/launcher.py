@@ -14,7 +14,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from cv_lab.study.halving import pending, rungs, survivors
-from cv_lab.study.plan import Job, RefusedError, Sharing, plan, without_hydra
+from cv_lab.study.plan import Job, RefusedError, Sharing, plan
 from cv_lab.study.processes import Runner, signals_as_interrupt, start_context
 from cv_lab.study.read import read_trial
 from cv_lab.study.record import UnreadableError, failed_value
@@ -207,7 +207,6 @@ class ProcessLauncher(Launcher):
             best = None
         answer = JobReturn(
             overrides=list(job.config.hydra.overrides.task),
-            cfg=without_hydra(job.config),
             hydra_cfg=job.config,
             task_name=job.config.hydra.job.name,
             status=JobStatus.COMPLETED,

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from cv_lab.config import Keys, plain, split_override
+from cv_lab.study.compose import Composer
 from cv_lab.study.identity import digest
 from cv_lab.study.record import (
     FINGERPRINT,
@@ -153,8 +154,9 @@ def plan(
     """
     if len(job_overrides) > MANY:
         log.info("composing the configs of %d trials", len(job_overrides))
+    composer = Composer(context, config)
     jobs = [
-        _job(context, config, number, list(overrides), keys, job_overrides, check)
+        _job(composer, number, list(overrides), keys, job_overrides, check)
         for number, overrides in enumerate(job_overrides, first)
     ]
     refused = _refused(jobs)
@@ -201,8 +203,7 @@ def _refused(jobs: Sequence[Job]) -> list[str]:
 
 
 def _job(
-    context: HydraContext,
-    config: DictConfig,
+    composer: Composer,
     number: int,
     overrides: list[str],
     keys: Keys,
@@ -210,7 +211,7 @@ def _job(
     check: Check | None,
 ) -> Job:
     try:
-        composed = context.config_loader.load_sweep_config(config, overrides)
+        composed = composer.compose(overrides)
     except ConfigCompositionException as error:
         raise RefusedError(why_not_composed(error, overrides, job_overrides)) from error
     with open_dict(composed):
@@ -218,12 +219,11 @@ def _job(
         composed.hydra.job.num = number
         composed.hydra.launcher.planned = True
     before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(composed)  # for the resolver of ${hydra:...}
+    HydraConfig.instance().cfg = composed  # type: ignore[assignment]  # for the resolver of ${hydra:...}
     try:
         folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
         with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
             composed.hydra.runtime.output_dir = str(folder)
-        HydraConfig.instance().set_config(composed)  # it keeps a copy
         job = Job(number, overrides, composed, TrialRecord(without_hydra(composed), keys))
         if check is not None:
             try:

@@ -108,6 +108,7 @@ class Runner:
         self.unfinished = unfinished
         self.waiting = deque(job for job in jobs if job.to_run)
         self.elsewhere = {id(job): job for job in jobs if job.busy}  # run by other processes
+        self.others = False  # whether other hosts were seen to run some
         self.alive: set[int] = set()  # the keys of those whose processes are known to be alive
         self.watch = Watch()
         self.running: dict[int, Running] = {}  # by their sentinels
@@ -144,7 +145,7 @@ class Runner:
             ready = [job for job in self.waiting if id(job.after) not in unfinished]
             if not ready:
                 return None if self.waiting else self.more()
-            job = random.choice(ready) if self.elsewhere else ready[0]
+            job = random.choice(ready) if self.others else ready[0]
             self.waiting.remove(job)
             if self._is_left(job):
                 return job
@@ -155,7 +156,7 @@ class Runner:
         try:
             state = record.state(self.config.retry_failed)
         except BusyError:
-            self.elsewhere[id(job)] = job
+            self.elsewhere[id(job)], self.others = job, True
             return False
         except (OccupiedError, UnreadableError):  # the trial itself says so
             return True
@@ -164,6 +165,7 @@ class Runner:
         failed = found.get("status") == "failed" and own and found.get("lease") != job.lease
         if state in (FolderState.COMPLETED, FolderState.FAILED) or failed:
             log.info("  #%d %s by %s", job.number, found["status"], described_holder(found))
+            self.others = True
             return False
         job.tell(expected_lease=found.get("lease"))
         return self.unfinished is None or bool(self.unfinished([job]))

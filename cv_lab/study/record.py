@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class TrialRecord:
             "seed": config.seed,
             **this_process(),
             "python": platform.python_version(),
-            "versions": {name: version(name) for name in keys.packages},
+            "versions": {name: _version(name) for name in keys.packages},
             "attempts": [],  # earlier ones, oldest first
             "files": [],  # written by failed or interrupted attempts
             "error": None,
@@ -495,6 +496,9 @@ def _remove_results(folder: Path, written: Iterable[str], pids: Iterable[int | N
     for path in {folder / name for name in (*OWN_FILES, *written)} | logs:
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
             path.unlink()
+
+
+_version = cache(version)  # which looks through the installed packages each time
 
 
 def _now() -> str:

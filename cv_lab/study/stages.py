@@ -72,6 +72,10 @@ def why_not_from(own: Mapping[str, Any], sibling: Mapping[str, Any], path: Path)
         return "it is running"
     if sibling["status"] == "failed" and (sibling.get("error") or {}).get("type") not in FROM_OUTSIDE:
         return "it failed"
+    if family(sibling.get("config") or {}) != family(
+        own.get("config") or {}
+    ):  # the data were changed since the study was planned
+        return "it was trained on other data"
     if changed := difference(sibling.get("versions", {}), own["versions"]):
         return f"it was trained with other versions ({changed})"
     if "git_commit" in own and sibling.get("git_commit") != own["git_commit"]:

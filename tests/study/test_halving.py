@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from cv_lab.files import read_json, write_json
-from cv_lab.study.halving import pending, rungs, survivors
+from cv_lab.study.halving import pending, rank_agreement, rungs, survivors
 from cv_lab.study.plan import Job
-from cv_lab.study.read import read_study
+from cv_lab.study.read import read_study, read_trial
 from tests.conftest import PLAIN, TINY
 from tests.report.folders import make_trial
 
@@ -97,6 +97,14 @@ def test_only_trials_that_have_not_reached_the_rung_run(tmp_path: Path) -> None:
     ]
     assert numbers(pending(jobs, 2, first=True)) == [0, 2, 4]
     assert numbers(pending(jobs, 2, first=False)) == [0, 4]
+
+
+def test_ranks_of_rungs_are_compared_by_kendalls_tau(tmp_path: Path) -> None:
+    curves = [[0.1, 0.1, 0.2], [0.2, 0.2, 0.3], [0.3, 0.3, 0.1], [0.4, 0.4, 0.9], [0.9]]
+    trials = [read_trial(job(tmp_path, number, values).record.folder, []) for number, values in enumerate(curves)]
+    # By the best so far: 0.2, 0.3, 0.3, 0.9 after three epochs; five pairs in order, and one is tied later.
+    assert rank_agreement(trials, 1) == (pytest.approx(5 / 30**0.5), 3, 4)  # scipy.stats.kendalltau gives 0.9129
+    assert rank_agreement(trials[2:], 1) is None
 
 
 def outcome(trial: Path) -> tuple[str, Any]:
