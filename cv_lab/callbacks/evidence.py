@@ -32,7 +32,7 @@ class TestEvidence(Callback):
         arrays = task.evidence()  # gathered from all processes
         if not arrays or not trainer.is_global_zero:
             return
-        if files := trainer.datamodule.test_files():  # type: ignore[attr-defined]
+        if files := trainer.datamodule.files_of("test"):  # type: ignore[attr-defined]
             arrays["files"] = np.array(files)[arrays["index"]]
         with replacing(self.folder / "test.npz") as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # names are no option of it

@@ -108,7 +108,7 @@ class AlternatingFlip:
         seed: decides which images are mirrored in the first epoch.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 1) -> None:
         self.seed = seed
 
     def __call__(self, batch: Batch) -> Batch:

@@ -137,9 +137,13 @@ class ImageData(LightningDataModule):
         """
         return ""
 
-    def test_files(self) -> list[str]:
-        """The files of the test images, in their order; empty where images have no files of their own."""
+    def files_of(self, split: Split) -> list[str]:
+        """The files of the images of `split`, in their order; empty where images have no files of their own."""
         return []
+
+    def test_sets(self) -> list[InMemoryImages]:
+        """The sets of images that are tested, in the order of the test's batches and their "index"."""
+        return [self.test]
 
     def setup(self, stage: str | None = None) -> None:
         """Load, split and reduce; called by Lightning before each of fit and test, working only once."""

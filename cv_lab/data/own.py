@@ -74,8 +74,8 @@ class OwnData(PhotoData):
     def load(self, split: Split) -> InMemoryImages:
         return self.inner.load(split)
 
-    def test_files(self) -> list[str]:
-        return self.inner.test_files()
+    def files_of(self, split: Split) -> list[str]:
+        return self.inner.files_of(split)
 
     def setup(self, stage: str | None = None) -> None:
         """Say what was recognised, and set up its data module."""

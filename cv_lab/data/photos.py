@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 
 from cv_lab.data.augment import RandomResizedCrop
-from cv_lab.data.base import ImageData
+from cv_lab.data.base import ImageData, Split
 from cv_lab.data.in_memory import InMemoryImages, MappedRows
 from cv_lab.data.packed import PackedPhotos, packed
 from cv_lab.data.pixels import FITS, Fit
@@ -100,11 +100,16 @@ class PhotoData(ImageData):
             return samples
         return samples.showing(samples.images.cropped(crop))
 
-    def test_files(self) -> list[str]:
+    def files_of(self, split: Split) -> list[str]:
         loaded = [split for split in self.splits() if split != "val" or self.validation == "split"]
         files = dict(zip(loaded, self.files, strict=False))  # none where images lie in one array
-        source = files.get("test" if "test" in loaded else "train")
-        return [] if source is None else [source[row] for row in self.test.rows.tolist()]
+        images = getattr(self, split)
+        if not files:
+            return []
+        # The rows of a validation set of its own are counted on from those of the training set.
+        others = files["train"] + files.get("val", [])
+        source = files["test"] if images is self.test and "test" in files else others
+        return [source[row] for row in images.rows.tolist()]
 
     def settle(self, problems: Problems) -> None:
         """Log `problems` and keep them for the trial's record.

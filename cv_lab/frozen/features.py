@@ -88,8 +88,8 @@ class FeatureData(ImageData):
     def load(self, split: Split) -> InMemoryImages:
         raise AssertionError("features are loaded already")
 
-    def test_files(self) -> list[str]:
-        return self.source.test_files()
+    def files_of(self, split: Split) -> list[str]:
+        return self.source.files_of(split)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         if not self.placeholder_epochs:

@@ -145,13 +145,18 @@ def build_data(task: Task, config: DictConfig, overrides: Sequence[str]) -> Imag
 
 def restrict(data: ImageData, split: str) -> int:
     """Make `split` the test set of `data`, and show pictures of its images; return the number of these."""
-    if split != "all":
-        data.test = data.val = getattr(data, split)
-        return len(data.test)
     assert data.train is not None
-    parts = list({id(part): part for part in (data.train, data.val, data.test)}.values())
-    data.test_dataloader = lambda: Joined(parts, data.batch_size)  # type: ignore[method-assign, assignment, return-value]
-    return sum(map(len, parts))
+    splits: Sequence[Any] = ("train", "val", "test") if split == "all" else (split,)
+    parts = list({id(getattr(data, name)): (name, getattr(data, name)) for name in splits}.values())
+    files = [file for name, _ in parts for file in data.files_of(name)]
+    data.files_of = lambda split: files  # type: ignore[method-assign]
+    sets = [images for _, images in parts]
+    if split != "all":
+        data.test = data.val = sets[0]
+        return len(data.test)
+    data.test_sets = lambda: sets  # type: ignore[method-assign]
+    data.test_dataloader = lambda: Joined(sets, data.batch_size)  # type: ignore[method-assign, assignment, return-value]
+    return sum(map(len, sets))
 
 
 class Joined:

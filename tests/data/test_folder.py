@@ -113,7 +113,7 @@ def test_missing_sets_are_held_out(root: Path, layout: str, caplog: pytest.LogCa
 
 @pytest.mark.parametrize("validation", ["split", "test"])
 @pytest.mark.parametrize("sets", [("train", "test"), ("train",), ("train", "val", "test")])
-def test_test_images_are_named_by_their_files(root: Path, sets: tuple[str, ...], validation: str) -> None:
+def test_images_are_named_by_their_files(root: Path, sets: tuple[str, ...], validation: str) -> None:
     for number, path in enumerate(sorted(root.glob("*/*/*.png"))):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
     if "test" not in sets:
@@ -123,8 +123,9 @@ def test_test_images_are_named_by_their_files(root: Path, sets: tuple[str, ...],
     (root / "train/blue/0.png").write_bytes(b"damaged")
     data = ImageFolder(str(root), image_size=8, validation=validation)
     data.setup()
-    shades = [Image.open(file).getpixel((0, 0))[0] for file in data.test_files()]  # type: ignore[index]
-    assert data.test.images[:, 0, 0, 0].tolist() == shades
+    for split in ("train", "val", "test"):
+        shades = [Image.open(file).getpixel((0, 0))[0] for file in data.files_of(split)]  # type: ignore[index]
+        assert getattr(data, split).images[:, 0, 0, 0].tolist() == shades
     assert len(shades) == (4 if "test" in sets else 2)
 
 

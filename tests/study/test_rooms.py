@@ -13,7 +13,7 @@ for package in (cv_lab.study, cv_lab.report):
         importlib.import_module(module.name)
 print(*sorted(sys.modules))
 """
-GROUND_FLOOR = {"colours", "config", "files", "labels"}
+GROUND_FLOOR = {"colours", "config", "files", "labels", "text"}
 
 
 def test_studies_and_reports_know_neither_torch_nor_other_rooms() -> None:

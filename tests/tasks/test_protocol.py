@@ -7,10 +7,8 @@ from typing import ClassVar
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from cv_lab.report.summary import _set_direction
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.classification import Classification
 from cv_lab.tasks.finetuning import FineTuning
@@ -146,14 +144,3 @@ def test_a_task_exports_its_own_probabilities() -> None:
     found = program.module()(images)
     torch.testing.assert_close(found, task(task.preprocessing(images)).sigmoid())
     assert not torch.allclose(found.sum(1), torch.ones(2))
-
-
-@pytest.mark.parametrize(
-    ("monitor", "direction"), [(None, "maximize"), ("val/loss", "minimize"), ("val/iou/cat", "maximize")]
-)
-def test_a_search_goes_by_the_metric_that_is_monitored(monitor: str | None, direction: str) -> None:
-    target = "cv_lab.tasks.semantic_segmentation.SemanticSegmentation"
-    hydra = {"sweeper": {"direction": None}, "overrides": {"hydra": []}}
-    config = OmegaConf.create({"task": {"_target_": target}, "monitor": monitor, "hydra": hydra})
-    _set_direction(config)
-    assert config.hydra.sweeper.direction == direction

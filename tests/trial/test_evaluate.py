@@ -25,6 +25,9 @@ class Holder:
         self.classes, self.target = classes, target
         self.test = InMemoryImages(images, torch.arange(len(classes)), classes)
 
+    def files_of(self, split: str) -> list[str]:
+        return [f"{split}{row}" for row in getattr(self, split).rows]
+
 
 def test_a_checkpoint_repeats_its_own_test(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = train(*TINY, *PLAIN, "model=small_cnn", "model.width=4", "seed=3")
@@ -111,7 +114,11 @@ def test_all_images_are_those_of_each_set_once() -> None:
     batches = list(data.test_dataloader())
     assert torch.cat([batch["index"] for batch in batches]).tolist() == [0, 1, 2, 3, 4]
     assert torch.cat([batch["label"] for batch in batches]).tolist() == [0, 1, 1, 0, 1]
+    assert data.files_of("test") == ["train0", "train1", "train1", "test0", "test1"]
+    data = Holder(("ant", "cat"))
+    data.train, data.val = data.test.subset([0, 1, 1]), data.test
     assert evaluate.restrict(data, "train") == 3
+    assert data.files_of("test") == ["train0", "train1", "train1"]
     assert data.test is data.val is data.train
 
 

@@ -51,7 +51,7 @@ def test_copies_across_sets_damage_and_rare_classes_are_told(capsys: pytest.Capt
     main(["data"])
     told = capsys.readouterr().out
     assert "Rare in the training set (a tenth of the most frequent class or less): owl. " in told
-    assert "Not in the test set, so that nothing is known of them: dog, owl" in told
+    assert "Not in the test set, so that nothing is known of them: dog and owl" in told
     (row,) = [row for row in rows_of("dropped") if row["what"] == "dropped"]
     assert "99.png" in row["example"]
     (pair,) = [row for row in rows_of("duplicates") if row["one"].endswith("cat/7.png")]

@@ -142,11 +142,16 @@ class Pictures(Callback):
     def _extremes(self, trainer: Trainer, task: LightningModule, arrays: Arrays) -> dict[str, list[Sample]]:
         """Test images with the names of their files, where they have any."""
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
-        files = data.test_files()
-        extremes = {n: self.look(task, data, data.test, i) for n, i in self.extremes(arrays).items() if len(i)}
-        for sample in (sample for some in extremes.values() for sample in some):
-            sample["file"] = Path(files[sample["index"]]).name if files else f"number {sample['index']}"
-        return extremes
+        sets, files = data.test_sets(), data.files_of("test")
+        ends = np.cumsum([len(images) for images in sets])
+
+        def sample(index: int) -> Sample:
+            number = int(np.searchsorted(ends, index, "right"))
+            place = index - (ends[number - 1] if number else 0)
+            (one,) = self.look(task, data, sets[number], np.array([place]))
+            return one | {"index": index, "file": Path(files[index]).name if files else f"number {index}"}
+
+        return {name: [sample(i) for i in index.tolist()] for name, index in self.extremes(arrays).items()}
 
     def _drawn(self, task: LightningModule, samples: Sequence[Sample]) -> Png:
         """The gallery of samples, drawn once where they are those of the last gallery."""
