@@ -88,7 +88,7 @@ def recognise(root: Path, target: str, *recognisers: Recogniser) -> Layout:
     if found := _first(root, target, recognisers or RECOGNISERS):
         return found
     others = [other for other in TASKS if other != target and _fits(root, other)]
-    advice = f"Known are {KNOWN[target]}; see docs/your_data.md"
+    advice = f"{_unreadable(root, target)}Known are {KNOWN[target]}; see docs/your_data.md"
     if others:
         advice = f"It would serve {' or '.join(TASKS[other] for other in others)}"
     if "mask" in others and target in ("instances", "boxes"):
@@ -111,7 +111,9 @@ def target_of(root: Path) -> str:
     for target in order:
         _first(root, target, RECOGNISERS)  # which says what is wrong with a layout that is recognised
     known = "; ".join(f"for {TASKS[target]} {KNOWN[target]}" for target in order)
-    raise ValueError(f"{root} holds {_seen(root)}, in no layout known. Known are {known}; see docs/your_data.md")
+    raise ValueError(
+        f"{root} holds {_seen(root)}, in no layout known. {_unreadable(root)}Known are {known}; see docs/your_data.md"
+    )
 
 
 def _first(root: Path, target: str, recognisers: Sequence[Recogniser]) -> Layout | None:
@@ -149,6 +151,20 @@ def _seen(root: Path) -> str:
     words = [f"the folders {listing(folders)}"] if folders else []
     words += [f"{count} files {suffix}" for suffix, count in kinds.most_common(5)]
     return " and ".join(words) or "nothing"
+
+
+def _unreadable(root: Path, target: str = "label") -> str:
+    """What is wrong with the tables and arrays in `root`, in sentences; nothing for a target that others serve."""
+    problems = []
+    for path in sorted(root.iterdir()) if root.is_dir() and target in ("label", "labels") else ():
+        try:
+            if path.suffix.lower() in (".csv", ".tsv") and not is_hidden(path.name):
+                _read(path)
+            elif path.suffix.lower() == ".npz" and not is_hidden(path.name):
+                arrays_of(path)
+        except (ValueError, OSError) as error:
+            problems.append(f"{error}. ")
+    return "".join(problems)
 
 
 def table(root: Path, target: str) -> Layout | None:
@@ -194,7 +210,7 @@ def _read(path: Path) -> tuple[Path, Any]:
 
 def medmnist(root: Path, target: str) -> Layout | None:
     """One npz file with the arrays ``train_images``, ``train_labels`` and so on."""
-    files = [root] if root.is_file() else list(root.glob("*.npz"))
+    files = [root] if root.is_file() else [path for path in root.glob("*.npz") if not is_hidden(path.name)]
     if target not in ("label", "labels") or len(files) != 1 or files[0].suffix.lower() != ".npz":
         return None
     try:
