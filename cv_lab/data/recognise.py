@@ -16,7 +16,17 @@ from cv_lab.data.labelme import Labelme, is_labelme
 from cv_lab.data.labels_csv import LabelsCsv, read_labels
 from cv_lab.data.layout import SPLITS, image_files, is_hidden, split_folders, subfolders
 from cv_lab.data.mask_folder import MaskFolder
-from cv_lab.data.mask_pairs import IMAGES, MASKS, NUMBERED, listed_names, mask_sets, names_beside, pairs
+from cv_lab.data.mask_pairs import (
+    IMAGES,
+    MASKS,
+    NUMBERED,
+    images_and_masks,
+    images_folder,
+    listed_names,
+    mask_sets,
+    names_beside,
+    pairs,
+)
 from cv_lab.data.npz import NpzImages, arrays_of
 from cv_lab.data.numbered_masks import NumberedMasks
 from cv_lab.data.object_files import ObjectFiles
@@ -260,7 +270,8 @@ def mask_folders(root: Path, target: str) -> Layout | None:
     options: dict[str, Any] = {"root": str(root)}
     if not named and lists and (published := published_names(root)):
         options, named = {**options, "classes": published}, len(published)
-    about = f"{f'{named} classes, ' if named else ''}{_in_sets(counts)}"
+    unused = _unused(root, [images for images, _ in sets.values()], "masks")
+    about = f"{f'{named} classes, ' if named else ''}{_in_sets(counts)}{unused}"
     name = "masks of Pascal VOC's layout" if lists else "images with masks"
     return Layout(name, about, MaskFolder, options, takes=("image_size", "classes", "values", "colours"))
 
@@ -272,9 +283,10 @@ def coco(root: Path, target: str) -> Layout | None:
     found: dict[Split, tuple[Path, Path, int]] = {}
     parsed: dict[Path, dict[str, Any]] = {}
     for path in sorted(file for depth in ("*", "*/*", "*/*/*") for file in root.glob(f"{depth}.json")):
-        if is_hidden(path.name) or (content := _coco_json(path)) is None:
+        name = path.relative_to(root)
+        if any(map(is_hidden, name.parts)) or (content := _coco_json(path)) is None:
             continue
-        split = _split_of(path.relative_to(root))
+        split = _split_of(name)
         if split in found:
             raise ValueError(
                 f"{found[split][1]} and {path} are both annotations of the {split} set: give data=coco_folder with "
@@ -298,7 +310,19 @@ def coco(root: Path, target: str) -> Layout | None:
     if target != "mask":
         options["image_size"] = OBJECTS_SIZE
     about = _in_sets({split: count for split, (_, _, count) in found.items()})
+    about += _unused(root, [folder for folder, *_ in found.values()], "annotations")
     return Layout("COCO json", about, Coco, options, takes=("image_size", "classes"))
+
+
+def _unused(root: Path, used: Sequence[Path], what: str) -> str:
+    """The folders of sets with images of which `what` is missing, in words."""
+    folders = {*split_folders(root).values(), *split_folders(images_folder(root) or root).values()}
+    idle = [
+        f
+        for f in sorted(folders)
+        if image_files(f) and not any(f.is_relative_to(u) or u.is_relative_to(f) for u in used)
+    ]
+    return "".join(f"; {folder.relative_to(root)}/ has no {what} and is not used" for folder in idle)
 
 
 def _coco_json(path: Path) -> dict[str, Any] | None:
@@ -350,7 +374,8 @@ def numbered_masks(root: Path, target: str) -> Layout | None:
 
 def numbered_by_name(root: Path, target: str) -> Layout | None:
     """The same where the names of folders say so."""
-    if root.is_file() or not any(mask_sets(path, NUMBERED) for path in (root, *split_folders(root).values())):
+    folders = [] if root.is_file() else [root, *split_folders(root).values()]
+    if not any(images_and_masks(folder, NUMBERED) for folder in folders):
         return None
     return numbered_masks(root, target)
 

@@ -526,3 +526,45 @@ def test_a_table_that_cannot_be_read_is_named_where_nothing_else_is_recognised(t
         recognise(tmp_path, "label")
     with pytest.raises(ValueError, match=r"labels\.csv has the splits 'later'.*Known are for task=classification"):
         target_of(tmp_path)
+
+
+def test_masks_of_classes_beside_images_are_no_masks_of_objects(tmp_path: Path) -> None:
+    roboflow_masks(tmp_path)
+    assert target_of(tmp_path) == "mask"
+
+
+def test_sets_whose_names_of_classes_differ_are_refused(tmp_path: Path) -> None:
+    roboflow_masks(tmp_path)
+    (tmp_path / "valid/_classes.csv").write_text("Pixel Value, Class\n0, background\n1, car\n2, road\n")
+    with pytest.raises(ValueError, match=r"train/_classes.csv and .*valid/_classes.csv differ"):
+        OwnData(str(tmp_path), target="mask").setup()
+
+
+@pytest.mark.parametrize(
+    ("target", "build", "words"),
+    [
+        ("mask", masks_in(("train/images", "train/masks")), "; test/ has no masks and is not used"),
+        ("mask", masks_in(("images/train", "masks/train")), "; images/test/ has no masks and is not used"),
+        ("instances", coco("train.json", "train"), "; test/ has no annotations and is not used"),
+    ],
+)
+def test_sets_without_labels_are_named(target: str, build: Build, words: str, tmp_path: Path) -> None:
+    build(tmp_path)
+    images(tmp_path / ("images/test" if "images/" in words else "test"), 3)
+    assert recognise(tmp_path, target).about.endswith(words)
+
+
+def test_hidden_copies_of_annotations_are_not_read(tmp_path: Path) -> None:
+    coco("annotations.json", "images")(tmp_path)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    content = (tmp_path / "annotations.json").read_text()
+    (tmp_path / ".ipynb_checkpoints/annotations-checkpoint.json").write_text(content)
+    assert recognise(tmp_path, "instances").about == "10 images in one set"
+
+
+@pytest.mark.parametrize("text", ["<annotation/>", "<annotation><object/></annotation>"])
+def test_files_without_any_object_are_refused_in_words(text: str, tmp_path: Path) -> None:
+    for path in images(tmp_path / "images", 8):
+        (tmp_path / "images" / f"{path.stem}.xml").write_text(text)
+    with pytest.raises(ValueError, match="none of its 8 images holds an object of any class"):
+        OwnData(str(tmp_path), target="boxes").setup()
