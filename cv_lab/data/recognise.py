@@ -13,7 +13,7 @@ from cv_lab.data.coco import Coco
 from cv_lab.data.coco_json import ImageFinder
 from cv_lab.data.folder import ImageFolder, class_sets
 from cv_lab.data.labelme import Labelme, is_labelme
-from cv_lab.data.labels_csv import LabelsCsv, read_labels
+from cv_lab.data.labels_csv import Labelled, LabelsCsv, read_labels
 from cv_lab.data.layout import SPLITS, image_files, is_hidden, split_folders, subfolders
 from cv_lab.data.mask_folder import MaskFolder
 from cv_lab.data.mask_pairs import (
@@ -173,7 +173,8 @@ def _unreadable(root: Path, target: str = "label") -> str:
             elif path.suffix.lower() == ".npz" and not is_hidden(path.name):
                 arrays_of(path)
         except (ValueError, OSError) as error:
-            problems.append(f"{error}. ")
+            option = f" (of data=labels_csv data.csv={path})" if "give data." in str(error) else ""
+            problems.append(f"{error}{option}. ")
     return "".join(problems)
 
 
@@ -205,17 +206,25 @@ def table(root: Path, target: str) -> Layout | None:
     return Layout(f"the table {path.name}", about, LabelsCsv, {"csv": str(path), "root": str(folder)})
 
 
-def _read(path: Path) -> tuple[Path, Any]:
-    """The folder that a table's files are named from, and the table."""
-    try:
-        return path.parent, read_labels(path, path.parent)
-    except FileNotFoundError:
-        for folder in subfolders(path.parent):
-            try:
-                return folder, read_labels(path, folder)
-            except FileNotFoundError:
-                continue
-        raise
+def _read(path: Path) -> tuple[Path, Labelled]:
+    """The folder that a table's files are named from, and the table.
+
+    Of several folders it is the one with most of them, since test images often have the names of training images.
+    """
+    found: list[tuple[int, Path, Labelled]] = []
+    below = sorted(subfolders(path.parent), key=lambda folder: not folder.name.lower().startswith("train"))
+    for folder in (path.parent, *below):
+        try:
+            labelled = read_labels(path, folder)
+        except FileNotFoundError as error:
+            missing = error
+            continue
+        found.append((sum(file.is_file() for file in labelled.files), folder, labelled))
+        if found[-1][0] == len(labelled.files):
+            break
+    if not found:
+        raise missing
+    return max(found, key=lambda one: one[0])[1:]
 
 
 def medmnist(root: Path, target: str) -> Layout | None:

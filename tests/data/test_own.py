@@ -461,6 +461,14 @@ def test_a_table_names_files_of_a_folder_below(tmp_path: Path) -> None:
     assert layout.options["root"] == str(tmp_path / "train_images")
 
 
+@pytest.mark.parametrize("tested", [3, 12])
+def test_a_table_names_training_images_where_test_images_have_their_names(tested: int, tmp_path: Path) -> None:
+    images(tmp_path / "test_images", tested)
+    files = images(tmp_path / "train_images", 12)
+    (tmp_path / "train.csv").write_text("\n".join(["file,label", *(f"{p.name},{p.stem}" for p in files)]))
+    assert recognise(tmp_path, "label").options["root"] == str(tmp_path / "train_images")
+
+
 def test_a_coco_json_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     coco("annotations.json", "images")(tmp_path)
     parsed: list[Any] = []
