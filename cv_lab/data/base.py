@@ -172,6 +172,24 @@ class ImageData(LightningDataModule):
             self.val = self.val.subset(balanced_subset(self.val.labels.numpy(), self.val_subset, self.seed))
         self.train = train
 
+    def refuse_one_class(self) -> None:
+        """Refuse training data of which every network would be right.
+
+        Raises:
+            ValueError: if the images are of one class, or their labelled pixels are.
+        """
+        assert self.train is not None
+        if self.target not in ("label", "mask"):
+            return
+        counts = self.train.class_counts().counts
+        seen = [name for name, count in zip(self.classes, counts, strict=True) if count]
+        if len(seen) < 2:
+            raise ValueError(
+                f"there is nothing to tell apart: of {listing(self.classes)}, the {len(self.train)} training images "
+                f"hold {listing(seen) or 'nothing'} alone. Give images of at least two classes, or name the background "
+                "of masks too"
+            )
+
     def _hold_out(
         self, images: InMemoryImages, fraction: float, seed: int, name: str
     ) -> tuple[InMemoryImages, InMemoryImages]:

@@ -50,7 +50,8 @@ class Coco(MaskData):
     For object detection, the box of a mask, or an annotation's own box where it has no mask, is learnt.
 
     For semantic segmentation, masks are painted from the objects: larger ones first, so that what lies before them
-    stays visible. Crowds are unlabelled. What belongs to no category, or to one that is left out, is background.
+    stays visible. Crowds are unlabelled. What belongs to no category, to one that is left out or to one called
+    background is background.
 
     Args:
         train_folder: of the training images.
@@ -131,7 +132,10 @@ class Coco(MaskData):
             FileNotFoundError: if the json is missing.
             ValueError: if it is of another format, or nothing in it can be used.
         """
-        training, _ = self._json("train")
+        training, found = self._json("train")
+        if not training.categories:
+            start = f"{found.source}: none of its {len(training.images)} images"
+            raise ValueError(_nothing(start, ["any class"], found.as_plain()))
         coco, problems = self._json(split)
         files = self._files(coco, split, problems)
         classes = choose_categories(training, self.wanted)
@@ -147,8 +151,10 @@ class Coco(MaskData):
         ]
         paths = [files[id] for id in ids]
         if self.target == "mask":
-            painted = _PaintedMasks(some, numbers, self.annotation_files(split), classes, problems)
-            return self.decode(paths, painted, (BACKGROUND, *classes), problems)
+            things = tuple(name for name in classes if name.lower() != BACKGROUND)
+            numbers = {id: things.index(classes[k]) if classes[k] in things else -1 for id, k in numbers.items()}
+            painted = _PaintedMasks(some, numbers, self.annotation_files(split), things, problems)
+            return self.decode(paths, painted, (BACKGROUND, *things), problems)
         return self._instances(paths, some, numbers, classes, problems)
 
     def folder(self, split: Split) -> Path:
@@ -171,15 +177,27 @@ class Coco(MaskData):
         return self._read[split]
 
     def _files(self, coco: CocoJson, split: Split, problems: Problems) -> dict[Any, Path]:
-        """The file of each image by its id, in order; objects of a file that is listed again go to the first."""
-        find = ImageFinder(self.folder(split))
+        """The file of each image by its id, in order; objects of a file that is listed again go to the first.
+
+        A file that one image names in full is not another's whose name it only resembles.
+        """
+        find, names = (
+            ImageFinder(self.folder(split)),
+            {id: str(image["file_name"]) for id, image in coco.images.items()},
+        )
+        paths = {id: find(names[id]) for id in sorted(coco.images, key=by_id)}
         first: dict[Path, Any] = {}
-        for id in sorted(coco.images, key=by_id):
-            path = find(coco.images[id]["file_name"])
-            if (one := first.setdefault(path, id)) != id:
+        named_in_full = {id for id, path in paths.items() if path == self.folder(split) / names[id]}
+        for id in sorted(paths, key=lambda id: id not in named_in_full):
+            path = paths[id]
+            if (one := first.setdefault(path, id)) == id:
+                continue
+            if id in named_in_full or names[one] == names[id]:
                 problems.drop("images whose file is listed already, as which their objects count", f"{path}: {id}")
                 coco.annotations.setdefault(one, []).extend(coco.annotations.pop(id, ()))
-        return {id: path for path, id in first.items()}
+            else:
+                problems.drop("images of whose name there is only the file of another", f"{names[id]}: {path}")
+        return {id: path for id, path in paths.items() if first[path] == id}
 
     def _instances(
         self,
@@ -229,7 +247,7 @@ class _PaintedMasks:
 
     Args:
         images: records, with their annotations of categories that are painted.
-        numbers: class of each category by its id.
+        numbers: class of each category by its id; -1 for one that is background.
         sources: files of the annotations.
         classes: that are painted.
         problems: of the annotations, for a message.
@@ -323,7 +341,9 @@ def _objects(
     for annotation in annotations:
         try:
             if boxes_only and not annotation.get("segmentation"):
-                box = box_alone(annotation, height, width)
+                box, cut = box_alone(annotation, height, width)
+                if cut:
+                    problems.note("boxes reach beyond their image and are cut at its edges", annotation["name"])
                 annotation = {**annotation, "bbox": box, "area": annotation.get("area") or box[2] * box[3]}
                 polygons, (drawn,) = None, rectangles(np.array([box]), (height, width))
             else:

@@ -165,8 +165,11 @@ def box_of(annotation: Record, mask: RunLengths) -> tuple[list[float], bool]:
     return drawn, True
 
 
-def box_alone(annotation: Record, height: int, width: int) -> list[float]:
-    """The part of an annotation's own box within its image, as x, y, width and height.
+def box_alone(annotation: Record, height: int, width: int) -> tuple[list[float], bool]:
+    """The part of an annotation's own box within its image, as x, y, width and height, and whether much is cut off.
+
+    Much is what rounding does not explain: a tenth of a side and more than 4 pixels. Boxes whose corners were taken for
+    their sizes are cut so.
 
     Raises:
         Unusable: if there is none.
@@ -181,13 +184,14 @@ def box_alone(annotation: Record, height: int, width: int) -> list[float]:
     left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
     if left >= right or top >= bottom:
         raise Unusable("boxes outside of their image", f"{name}: {annotation['bbox']}")
-    return [left, top, right - left, bottom - top]
+    cut = any(own - seen > max(4, own / 10) for own, seen in ((w, right - left), (h, bottom - top)))
+    return [left, top, right - left, bottom - top], cut
 
 
 def area_of(annotation: Record, mask: RunLengths) -> float:
-    """The area that an annotation gives, or that of its mask."""
+    """The area that an annotation gives, or that of its mask; one below 0 would be judged in no range of sizes."""
     area = number_of(annotation.get("area"))
-    return float(rle.area(mask)) if area is None else area
+    return float(rle.area(mask)) if area is None or area < 0 else area
 
 
 def is_crowd(annotation: Record) -> bool:

@@ -1,12 +1,13 @@
 """Bring your own images: a folder of folders, one for each class."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
-from cv_lab.data.layout import contents, image_files, split_folders, subfolders
+from cv_lab.data.layout import SPLITS, contents, image_files, split_folders, subfolders
 from cv_lab.data.photos import PhotoData, decoded_size
 from cv_lab.data.problems import Problems
 
@@ -56,6 +57,8 @@ class ImageFolder(PhotoData):
             for label, name in enumerate(classes)
             for path in (image_files(folder / name, problems) if (folder / name).is_dir() else ())
         ]
+        for path in unused_beside(self.root) if split == "train" else ():
+            problems.note("folders with images beside the sets are not used", str(path))
         for path in self._beside(folder):
             problems.drop("files that are in no folder of a class", str(path))
         if not files:
@@ -90,8 +93,16 @@ def class_sets(root: Path) -> dict[Split, Path]:
     """The folder of each split below which the folders of classes lie; `root` itself where it holds classes.
 
     Empty if there is no training set.
+
+    Raises:
+        ValueError: if folders are called like sets in a way that is not known, and would be taken for classes.
     """
     found = split_folders(root)
+    if not found and len(alike := _like_sets(root)) > 1:
+        raise ValueError(
+            f"{root} holds {' and '.join(alike.values())}, which look like sets and not like classes: "
+            f"rename them to {' and '.join(alike)}"
+        )
     if "train" in found:
         others = [path for path in subfolders(root) if path not in found.values()]
         # Images right in ``train``, beside folders of other names: it is a class of vehicles.
@@ -99,6 +110,21 @@ def class_sets(root: Path) -> dict[Split, Path]:
             return {"train": root}
         return found
     return {"train": root} if not found and root.is_dir() and subfolders(root) else {}
+
+
+def unused_beside(root: Path) -> list[Path]:
+    """The folders beside those of the sets that hold images."""
+    sets = class_sets(root).values()
+    return [path for path in subfolders(root) if root not in sets and path not in sets and image_files(path)]
+
+
+def _like_sets(root: Path) -> dict[Split, str]:
+    """The folders with the name of a split among other words, ``seg_train``; empty without one of the training set."""
+    words = {
+        path.name: set(re.split("[^a-z]+", path.name.lower())) for path in (subfolders(root) if root.is_dir() else ())
+    }
+    found = {split: name for split, names in SPLITS.items() for name, some in words.items() if some.intersection(names)}
+    return found if "train" in found else {}
 
 
 def _refuse_empty(labels: list[int], classes: list[str], folder: Path, remedy: str) -> None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.label_sets import LabelledImages
-from cv_lab.data.layout import SPLITS, contents
+from cv_lab.data.layout import SPLITS, contents, image_files
 from cv_lab.data.photos import PhotoData, decoded_size
 from cv_lab.data.problems import Problems
 from cv_lab.text import listing
@@ -55,7 +55,7 @@ class LabelsCsv(PhotoData):
         labels: name of the column of labels, or of the columns of 0 and 1; None takes the first of `LABEL_COLUMNS` that
             the table has, or else all columns but those of files and splits.
         separator: between labels in a cell; None takes ";" and "|", " " takes any white space.
-        split_column: None takes the one called "split", if there is one.
+        split_column: None takes the one called "split", or else one that holds the names of splits alone.
         image_size: side in pixels; the largest central square of an image is scaled to it. None takes the size of
             the network, or 64 for one that takes any.
         options: see :class:`~cv_lab.data.photos.PhotoData`.
@@ -106,8 +106,8 @@ class LabelsCsv(PhotoData):
         """Decode the images of one split.
 
         Raises:
-            FileNotFoundError: if the table or an image is missing.
-            ValueError: if the table or an image cannot be used.
+            FileNotFoundError: if the table or all images are missing.
+            ValueError: if the table or all images cannot be used.
         """
         table = self.table
         splits = np.array(table.splits or ["train"] * len(table.files))
@@ -136,7 +136,7 @@ def read_labels(
     """Read a table of labels; the arguments are those of :class:`LabelsCsv`.
 
     Raises:
-        FileNotFoundError: if the table or an image file is missing.
+        FileNotFoundError: if the table or all of its image files are missing; one by one they are dropped later.
         ValueError: if a column is missing, a cell cannot be read, or a file stands in several rows.
     """
     header, rows = _read_table(path)
@@ -147,13 +147,16 @@ def read_labels(
             "data.file_column"
         )
     split_at = _column(path, header, split_column, ("split",), "split_column")
-    files = [root / row[file_at].strip() for row in rows]
+    if split_at is None:
+        columns = [k for k, name in enumerate(header) if k != file_at and name.lower() not in LABEL_COLUMNS]
+        split_at = next((k for k in columns if _holds_splits([row[k] for row in rows])), None)
+    files = _located(root, [row[file_at].strip() for row in rows])
     if twice := [str(file) for file, count in Counter(files).items() if count > 1]:
         raise ValueError(
             f"{path} has several rows for {listing(twice)}: give each image one row with all of its labels"
         )
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise FileNotFoundError(f"{len(missing)} of {len(files)} files of {path} do not exist: {listing(missing)}")
+    if not any(file.is_file() for file in files):
+        raise FileNotFoundError(f"none of the {len(files)} files of {path} exists: {listing(list(map(str, files)))}")
     splits = None if split_at is None else _splits(path, [row[split_at] for row in rows])
     label_at = None
     if labels is None or isinstance(labels, str):
@@ -227,6 +230,23 @@ def _known(path: Path, header: list[str], name: str, option: str) -> int:
     if name not in header:
         raise ValueError(f"data.{option}={name} is not a column of {path}, which has {listing(header)}")
     return header.index(name)
+
+
+def _located(root: Path, names: Sequence[str]) -> list[Path]:
+    """Files in `root`; a name may have ``\\`` for ``/``, or lack the suffix of the one image that it can mean."""
+    files = [root / name if (root / name).is_file() else root / name.replace("\\", "/") for name in names]
+    if all(file.is_file() for file in files):
+        return files
+    found = defaultdict(list)
+    for image in image_files(root) if root.is_dir() else ():
+        found[image.with_suffix("")].append(image)
+    return [file if file.is_file() or len(found[file]) != 1 else found[file][0] for file in files]
+
+
+def _holds_splits(cells: list[str]) -> bool:
+    """Whether a column divides images into sets, whatever it is called."""
+    named = {SPLIT_OF.get(cell.strip().lower()) for cell in cells}
+    return None not in named and "train" in named and len(named) > 1
 
 
 def _splits(path: Path, cells: list[str]) -> list[Split]:

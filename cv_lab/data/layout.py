@@ -17,7 +17,17 @@ SPLITS: Mapping[Split, tuple[str, ...]] = {  # in any case
 }
 SYSTEM = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"}
 
-TABLES = {".csv", ".tsv", ".json", ".txt", ".yaml", ".yml", ".xml"}  # whose contents may change within their size
+TABLES = {
+    ".csv",
+    ".tsv",
+    ".json",
+    ".txt",
+    ".yaml",
+    ".yml",
+    ".xml",
+    ".names",
+    ".labels",
+}  # whose contents may change within their size
 UNCOMPRESSED = {".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".npy", ".npz"}
 
 

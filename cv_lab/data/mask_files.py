@@ -233,13 +233,17 @@ def _number(name: str | None, classes: Sequence[str]) -> int:
 
 def _colours(colours: Names, classes: Sequence[str]) -> dict[int, int]:
     """The class of each colour, as red * 65536 + green * 256 + blue."""
-    numbers = {}
+    numbers: dict[int, int] = {}
     for name, colour in colours.items():
         try:
             red, green, blue = ImageColor.getrgb(colour)[:3] if isinstance(colour, str) else map(int, colour or ())
         except (ValueError, TypeError):
             raise ValueError(f"data.colours has {colour} for {name}: give [red, green, blue] or '#rrggbb'") from None
-        numbers[red * 65536 + green * 256 + blue] = _number(name, classes)
+        number = red * 65536 + green * 256 + blue
+        if numbers.setdefault(number, kind := _number(name, classes)) != kind:
+            raise ValueError(
+                f"the colour #{number:06x} is given for several classes, {name} among them: give it to one"
+            )
     return numbers
 
 

@@ -52,8 +52,8 @@ def mask_sets(root: Path, masks_in: Sequence[str] = MASKS) -> dict[Split, tuple[
     if not root.is_dir():
         return {}
     splits = split_folders(root)
-    found = {split: both for split, folder in splits.items() if (both := _images_and_masks(folder, masks_in))}
-    if not found and (both := _images_and_masks(root, masks_in)):
+    found = {split: both for split, folder in splits.items() if (both := images_and_masks(folder, masks_in))}
+    if not found and (both := images_and_masks(root, masks_in)):
         images, masks = (split_folders(folder) for folder in both)
         found = {split: (images[split], masks[split]) for split in images if split in masks} or {"train": both}
     found = found or _named_after_splits(root)
@@ -104,16 +104,24 @@ def names_beside(root: Path) -> Names:
     """What ``classes.txt``, ``labelmap.txt``, ``_classes.csv``, ``class_dict.csv`` or ``label_colors.txt`` says.
 
     Raises:
-        ValueError: if such a file cannot be read.
+        ValueError: if such a file cannot be read, or the files of several sets differ.
     """
-    for folder in (root, *split_folders(root).values()):
+    for folders in ([root], split_folders(root).values()):
         for name, read in _READERS.items():
-            path = folder / name
-            if path.is_file():
+            found: dict[Path, Names] = {}
+            for path in (folder / name for folder in folders if (folder / name).is_file()):
                 try:
-                    return read([line for line in path.read_text("utf-8-sig").splitlines() if line.strip()])
+                    found[path] = read([line for line in path.read_text("utf-8-sig").splitlines() if line.strip()])
                 except (ValueError, IndexError) as error:
                     raise ValueError(f"{path} cannot be read: {error}; or give data.classes") from error
+                first = next(iter(found))
+                if found[path] != found[first]:
+                    raise ValueError(
+                        f"{first} and {path} differ, so that a pixel does not mean the same in both sets: number or "
+                        "colour the masks alike, or read one set at a time"
+                    )
+            if found:
+                return next(iter(found.values()))
     return Names()
 
 
@@ -168,7 +176,7 @@ def _named(folder: Path) -> dict[str, Path]:
     return {path.name.lower().replace("-", "_").replace(" ", "_"): path for path in subfolders(folder)}
 
 
-def _images_and_masks(folder: Path, masks_in: Sequence[str]) -> tuple[Path, Path] | None:
+def images_and_masks(folder: Path, masks_in: Sequence[str]) -> tuple[Path, Path] | None:
     """The two folders in `folder`, if the second holds images."""
     named, images = _named(folder), images_folder(folder)
     masks = next((named[name] for name in masks_in if name in named and _holds_images(named[name])), None)

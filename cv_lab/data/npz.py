@@ -12,6 +12,7 @@ from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.label_sets import LabelledImages
 from cv_lab.data.layout import contents
 from cv_lab.data.photos import PhotoData
+from cv_lab.text import listing
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.integer]]
 
@@ -55,7 +56,10 @@ class NpzImages(PhotoData):
         channels_first = pixels.permute(0, 3, 1, 2)
         if several:
             return LabelledImages(channels_first, torch.from_numpy(labels.astype(np.uint8)), classes)
-        return InMemoryImages(channels_first, torch.from_numpy(labels.reshape(-1).astype(np.int64)), classes)
+        found = torch.from_numpy(labels.reshape(-1).astype(np.int64))
+        if split == "train" and (absent := sorted(set(range(count)) - set(found.tolist()))):
+            raise ValueError(f"{self.file} has classes without an image to train on: {listing(list(map(str, absent)))}")
+        return InMemoryImages(channels_first, found, classes)
 
 
 def arrays_of(file: Path) -> dict[Split, Arrays]:
@@ -74,9 +78,16 @@ def arrays_of(file: Path) -> dict[Split, Arrays]:
         raise ValueError(f"{file} has no array train_images")
     for split, (images, labels) in found.items():
         right = images.dtype == np.uint8 and (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3))
-        if not right or len(labels) != len(images) or labels.ndim > 2 or labels.dtype.kind not in "iu":
+        if (
+            not right
+            or not len(images)
+            or len(labels) != len(images)
+            or labels.ndim > 2
+            or labels.dtype.kind not in "iu"
+        ):
             raise ValueError(
                 f"{file}: {split}_images is {images.dtype} {images.shape} and {split}_labels {labels.dtype} "
-                f"{labels.shape}, but uint8 (N, H, W) or (N, H, W, 3) and whole numbers (N,) or (N, K) are expected"
+                f"{labels.shape}, but uint8 (N, H, W) or (N, H, W, 3) and whole numbers (N,) or (N, K) "
+                "of at least one image are expected"
             )
     return found

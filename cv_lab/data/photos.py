@@ -246,8 +246,8 @@ def decoded_size(image_size: int | Sequence[int] | None, preprocessing: Preproce
     sides = sides_of(image_size)
     if sides is None:
         raise ValueError(
-            f"data.image_size={image_size} must be at least 1 pixel, [height,width], or null for the size of the "
-            "network"
+            f"data.image_size={image_size} must be 1 to {LARGEST_SIDE} pixels, [height,width], or null for the size of "
+            "the network"
         )
     if sides[0] != sides[1]:
         return sides

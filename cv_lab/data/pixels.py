@@ -16,7 +16,7 @@ Pixels = NDArray[np.uint8]
 Fit = Literal["crop", "pad", "stretch"]
 FITS: tuple[Fit, ...] = get_args(Fit)
 Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels
-READER = 3  # version of the pixels that this module makes of a file: increase it with every change of them
+READER = 4  # version of the pixels that this module makes of a file: increase it with every change of them
 ORIENTATION = 0x0112  # the tag of EXIF
 TURNS = {  # what makes an image of each orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -217,4 +217,6 @@ def _in_8_bits(image: Image.Image) -> tuple[Pixels, float]:
     if low < 0 or high > levels[-1]:
         bottom, top = low, high if high > low else low + 1
     scaled = (values.astype(np.float32) - bottom) * (255 / (top - bottom))
+    if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]  # WhiteIsZero
+        scaled = 255 - scaled  # as Pillow does with 8 bits
     return np.round(scaled).clip(0, 255).astype(np.uint8), top

@@ -13,10 +13,20 @@ from cv_lab.data.coco import Coco
 from cv_lab.data.coco_json import ImageFinder
 from cv_lab.data.folder import ImageFolder, class_sets
 from cv_lab.data.labelme import Labelme, is_labelme
-from cv_lab.data.labels_csv import LabelsCsv, read_labels
+from cv_lab.data.labels_csv import Labelled, LabelsCsv, read_labels
 from cv_lab.data.layout import SPLITS, image_files, is_hidden, split_folders, subfolders
 from cv_lab.data.mask_folder import MaskFolder
-from cv_lab.data.mask_pairs import IMAGES, MASKS, NUMBERED, listed_names, mask_sets, names_beside, pairs
+from cv_lab.data.mask_pairs import (
+    IMAGES,
+    MASKS,
+    NUMBERED,
+    images_and_masks,
+    images_folder,
+    listed_names,
+    mask_sets,
+    names_beside,
+    pairs,
+)
 from cv_lab.data.npz import NpzImages, arrays_of
 from cv_lab.data.numbered_masks import NumberedMasks
 from cv_lab.data.object_files import ObjectFiles
@@ -88,7 +98,7 @@ def recognise(root: Path, target: str, *recognisers: Recogniser) -> Layout:
     if found := _first(root, target, recognisers or RECOGNISERS):
         return found
     others = [other for other in TASKS if other != target and _fits(root, other)]
-    advice = f"Known are {KNOWN[target]}; see docs/your_data.md"
+    advice = f"{_unreadable(root, target)}Known are {KNOWN[target]}; see docs/your_data.md"
     if others:
         advice = f"It would serve {' or '.join(TASKS[other] for other in others)}"
     if "mask" in others and target in ("instances", "boxes"):
@@ -111,7 +121,9 @@ def target_of(root: Path) -> str:
     for target in order:
         _first(root, target, RECOGNISERS)  # which says what is wrong with a layout that is recognised
     known = "; ".join(f"for {TASKS[target]} {KNOWN[target]}" for target in order)
-    raise ValueError(f"{root} holds {_seen(root)}, in no layout known. Known are {known}; see docs/your_data.md")
+    raise ValueError(
+        f"{root} holds {_seen(root)}, in no layout known. {_unreadable(root)}Known are {known}; see docs/your_data.md"
+    )
 
 
 def _first(root: Path, target: str, recognisers: Sequence[Recogniser]) -> Layout | None:
@@ -151,6 +163,21 @@ def _seen(root: Path) -> str:
     return " and ".join(words) or "nothing"
 
 
+def _unreadable(root: Path, target: str = "label") -> str:
+    """What is wrong with the tables and arrays in `root`, in sentences; nothing for a target that others serve."""
+    problems = []
+    for path in sorted(root.iterdir()) if root.is_dir() and target in ("label", "labels") else ():
+        try:
+            if path.suffix.lower() in (".csv", ".tsv") and not is_hidden(path.name):
+                _read(path)
+            elif path.suffix.lower() == ".npz" and not is_hidden(path.name):
+                arrays_of(path)
+        except (ValueError, OSError) as error:
+            option = f" (of data=labels_csv data.csv={path})" if "give data." in str(error) else ""
+            problems.append(f"{error}{option}. ")
+    return "".join(problems)
+
+
 def table(root: Path, target: str) -> Layout | None:
     """A CSV or TSV file with a row for each image."""
     if target not in ("label", "labels"):
@@ -179,22 +206,30 @@ def table(root: Path, target: str) -> Layout | None:
     return Layout(f"the table {path.name}", about, LabelsCsv, {"csv": str(path), "root": str(folder)})
 
 
-def _read(path: Path) -> tuple[Path, Any]:
-    """The folder that a table's files are named from, and the table."""
-    try:
-        return path.parent, read_labels(path, path.parent)
-    except FileNotFoundError:
-        for folder in subfolders(path.parent):
-            try:
-                return folder, read_labels(path, folder)
-            except FileNotFoundError:
-                continue
-        raise
+def _read(path: Path) -> tuple[Path, Labelled]:
+    """The folder that a table's files are named from, and the table.
+
+    Of several folders it is the one with most of them, since test images often have the names of training images.
+    """
+    found: list[tuple[int, Path, Labelled]] = []
+    below = sorted(subfolders(path.parent), key=lambda folder: not folder.name.lower().startswith("train"))
+    for folder in (path.parent, *below):
+        try:
+            labelled = read_labels(path, folder)
+        except FileNotFoundError as error:
+            missing = error
+            continue
+        found.append((sum(file.is_file() for file in labelled.files), folder, labelled))
+        if found[-1][0] == len(labelled.files):
+            break
+    if not found:
+        raise missing
+    return max(found, key=lambda one: one[0])[1:]
 
 
 def medmnist(root: Path, target: str) -> Layout | None:
     """One npz file with the arrays ``train_images``, ``train_labels`` and so on."""
-    files = [root] if root.is_file() else list(root.glob("*.npz"))
+    files = [root] if root.is_file() else [path for path in root.glob("*.npz") if not is_hidden(path.name)]
     if target not in ("label", "labels") or len(files) != 1 or files[0].suffix.lower() != ".npz":
         return None
     try:
@@ -244,7 +279,8 @@ def mask_folders(root: Path, target: str) -> Layout | None:
     options: dict[str, Any] = {"root": str(root)}
     if not named and lists and (published := published_names(root)):
         options, named = {**options, "classes": published}, len(published)
-    about = f"{f'{named} classes, ' if named else ''}{_in_sets(counts)}"
+    unused = _unused(root, [images for images, _ in sets.values()], "masks")
+    about = f"{f'{named} classes, ' if named else ''}{_in_sets(counts)}{unused}"
     name = "masks of Pascal VOC's layout" if lists else "images with masks"
     return Layout(name, about, MaskFolder, options, takes=("image_size", "classes", "values", "colours"))
 
@@ -256,9 +292,10 @@ def coco(root: Path, target: str) -> Layout | None:
     found: dict[Split, tuple[Path, Path, int]] = {}
     parsed: dict[Path, dict[str, Any]] = {}
     for path in sorted(file for depth in ("*", "*/*", "*/*/*") for file in root.glob(f"{depth}.json")):
-        if is_hidden(path.name) or (content := _coco_json(path)) is None:
+        name = path.relative_to(root)
+        if any(map(is_hidden, name.parts)) or (content := _coco_json(path)) is None:
             continue
-        split = _split_of(path.relative_to(root))
+        split = _split_of(name)
         if split in found:
             raise ValueError(
                 f"{found[split][1]} and {path} are both annotations of the {split} set: give data=coco_folder with "
@@ -282,7 +319,19 @@ def coco(root: Path, target: str) -> Layout | None:
     if target != "mask":
         options["image_size"] = OBJECTS_SIZE
     about = _in_sets({split: count for split, (_, _, count) in found.items()})
+    about += _unused(root, [folder for folder, *_ in found.values()], "annotations")
     return Layout("COCO json", about, Coco, options, takes=("image_size", "classes"))
+
+
+def _unused(root: Path, used: Sequence[Path], what: str) -> str:
+    """The folders of sets with images of which `what` is missing, in words."""
+    folders = {*split_folders(root).values(), *split_folders(images_folder(root) or root).values()}
+    idle = [
+        f
+        for f in sorted(folders)
+        if image_files(f) and not any(f.is_relative_to(u) or u.is_relative_to(f) for u in used)
+    ]
+    return "".join(f"; {folder.relative_to(root)}/ has no {what} and is not used" for folder in idle)
 
 
 def _coco_json(path: Path) -> dict[str, Any] | None:
@@ -334,7 +383,8 @@ def numbered_masks(root: Path, target: str) -> Layout | None:
 
 def numbered_by_name(root: Path, target: str) -> Layout | None:
     """The same where the names of folders say so."""
-    if root.is_file() or not any(mask_sets(path, NUMBERED) for path in (root, *split_folders(root).values())):
+    folders = [] if root.is_file() else [root, *split_folders(root).values()]
+    if not any(images_and_masks(folder, NUMBERED) for folder in folders):
         return None
     return numbered_masks(root, target)
 

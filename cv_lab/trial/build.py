@@ -35,6 +35,7 @@ def build_data_and_task(config: DictConfig) -> tuple[ImageData, Task]:
     )
     data.prepare_data()  # here rather than in fit, since the network needs to know the classes
     data.setup()
+    data.refuse_one_class()
     assert data.train is not None
     task = build_task(config, data.classes, model=model, counts=data.train.class_counts)
     # What images outside the data set go through, for predictions from a checkpoint and for trials that start from it.

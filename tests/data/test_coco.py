@@ -479,3 +479,38 @@ def test_boxes_without_masks_are_learnt_by_a_detector_alone(tmp_path: Path, capl
         assert told in caplog.text
     with pytest.raises(ValueError, match=r"model\.masks=false"):
         write(tmp_path, [annotation(1, segmentation=[])], validation="test").setup()
+
+
+def test_objects_of_a_missing_image_are_not_drawn_on_another_of_its_last_name(tmp_path: Path) -> None:
+    """cam2/1.png is listed first and missing; cam1/1.png is there."""
+    records = [{"id": 1, "file_name": "cam2/1.png"}, {"id": 2, "file_name": "cam1/1.png"}]
+    data = write(tmp_path, [annotation(1), annotation(2, 2, 3)], content={"images": records})
+    (tmp_path / "images/cam1").mkdir()
+    (tmp_path / "images/1.png").rename(tmp_path / "images/cam1/1.png")
+    images = data.load("train")
+    assert [(o.id, o.classes.tolist()) for o in images.objects] == [(2, [0])]
+    assert data.problems[0]["kind"] == "images of whose name there is only the file of another"
+
+
+def test_a_category_called_background_is_background(tmp_path: Path) -> None:
+    """A square of 20 x 20 cats, 10 x 10 of which are background in front of them, at half of that size."""
+    front = [[10, 20, 20, 20, 20, 30, 10, 30]]
+    categories = [{"id": 7, "name": "cat"}, {"id": 3, "name": "Background"}]
+    some = [annotation(1), annotation(2, category=3, segmentation=front, bbox=[10, 20, 10, 10], area=100)]
+    images = write(tmp_path, some, 1, content={"categories": categories}, target="mask").load("train")
+    assert images.classes == ("background", "cat")
+    assert images.class_counts().counts.tolist() == [30 * 40 - 75, 75]
+
+
+@pytest.mark.parametrize(("box", "cut"), [([50, 30, 70, 50], True), ([50, 30, 32, 30], False)])
+def test_boxes_beyond_their_image_are_noted(tmp_path: Path, box: list[int], cut: bool) -> None:
+    data = write(tmp_path, [annotation(1, segmentation=[], bbox=box)], target="boxes")
+    (objects, *_) = data.load("train").objects
+    assert objects.boxes.tolist() == [[50, 30, 30, 30]]
+    assert [problem["kind"] for problem in data.problems] == cut * [
+        "boxes reach beyond their image and are cut at its edges"
+    ]
+
+
+def test_an_area_below_zero_is_the_masks_own(tmp_path: Path) -> None:
+    assert write(tmp_path, [annotation(1, area=-1)]).load("train").objects[0].areas.tolist() == [400]

@@ -169,3 +169,26 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
         (tmp_path / "train" / name).mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no images"):
         ImageFolder(str(tmp_path)).load("train")
+
+
+@pytest.mark.parametrize("names", [("training_set", "test_set"), ("seg_train", "seg_test"), ("train_images", "val2")])
+def test_folders_called_like_sets_are_no_classes(root: Path, names: tuple[str, str]) -> None:
+    for old, new in zip(("train", "test"), names, strict=True):
+        (root / old).rename(root / new)
+    with pytest.raises(ValueError, match=rf"{names[0]} and {names[1]}, which look like sets.*rename them to train and"):
+        ImageFolder(str(root)).splits()
+
+
+def test_classes_with_one_name_of_a_set_among_them_are_classes(tmp_path: Path) -> None:
+    for name in ("freight_train", "bus", "train"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (9, 9)).save(tmp_path / name / "0.png")
+    assert ImageFolder(str(tmp_path)).load("train").classes == ("bus", "freight_train", "train")
+
+
+def test_folders_beside_the_sets_are_noted(root: Path) -> None:
+    shutil.copytree(root / "test", root / "dev")
+    data = ImageFolder(str(root), image_size=8)
+    data.setup()
+    noted = [problem["examples"] for problem in data.problems if problem["kind"].startswith("folders with images")]
+    assert noted == [[str(root / "dev")]]

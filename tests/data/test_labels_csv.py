@@ -35,6 +35,8 @@ def read(path: Path, **options: Any) -> Any:
         ("id,image,what\n7,0.png,cat dog\n8,1.png,dog\n9,2.png,\n", {"labels": "what", "separator": " "}),
         ("file,cat,dog\n0.png,1,1\n1.png,0,1\n2.png,0,0\n", {}),
         ("cat,n,file,dog\n1.0,5,0.png,1\n0,5,1.png,1\n0,5,2.png,0\n", {"labels": ["cat", "dog"]}),
+        ("image_id,labels\n0,cat;dog\n1,dog\n2,\n", {}),
+        ("file,labels\n.\\0.png,cat;dog\n1.png,dog\n2.png,\n", {}),
         ("\ufefffile,labels\r\n0.png,cat;dog\r\n1.png,dog;dog\r\n2.png,\r\n\r\n", {}),
     ],
 )
@@ -53,7 +55,7 @@ def test_numbers_are_ordered_by_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("file,labels\n0.png,cat\n9.png,dog\n", "1 of 2 files .*9.png"),
+        ("file,labels\n8.png,cat\n9.png,dog\n", "none of the 2 files .*9.png"),
         ("file,labels\n0.png,cat\n0.png,dog\n", "several rows for .*0.png"),
         ("file,labels\n0.png,cat,dog\n", "2 columns, but not in its rows 1"),
         ("file,labels,labels\n0.png,cat,dog\n", "several columns called labels"),
@@ -117,6 +119,22 @@ def test_a_damaged_file_is_dropped_with_its_labels(tmp_path: Path) -> None:
     assert greys(data.train) == [1, 3]
     assert data.train.label_sets.tolist() == [[0, 1], [0, 0]]
     assert data.problems[0]["count"] == 1
+
+
+@pytest.mark.parametrize("name", ["set", "Partition"])
+def test_a_column_of_names_of_splits_divides_the_images(tmp_path: Path, name: str) -> None:
+    named, other = (data_of(table(tmp_path, SPLIT.replace("split", some))) for some in ("split", name))
+    assert [greys(data) for data in (named.train, named.val, named.test)] == [
+        greys(data) for data in (other.train, other.val, other.test)
+    ]
+
+
+def test_a_missing_file_is_dropped_with_its_labels(tmp_path: Path) -> None:
+    path = table(tmp_path, SPLIT)
+    (tmp_path / "0.png").unlink()
+    data = data_of(path)
+    assert greys(data.train) == [1, 3]
+    assert data.problems[0]["kind"] == "missing image files"
 
 
 def test_drawn_splits_depend_on_the_seed_but_the_test_set_does_not(tmp_path: Path) -> None:

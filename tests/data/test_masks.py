@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from cv_lab.data.coco import Coco
+from cv_lab.data.mask_files import MaskFiles
 from cv_lab.data.mask_folder import MaskFolder, meaning
 from cv_lab.data.oxford_pet_trimaps import OxfordPetTrimaps
 from cv_lab.data.shapes import Shapes
@@ -420,3 +421,8 @@ def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("background\nroad\nroad\n")
     with pytest.raises(ValueError, match="several classes road"):
         meaning(tmp_path)
+
+
+def test_a_colour_of_two_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match="colour #ff0000 is given for several classes, car among them"):
+        MaskFiles([], ("road", "car"), colours={"road": "#ff0000", "car": [255, 0, 0]})

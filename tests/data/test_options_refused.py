@@ -21,7 +21,10 @@ from cv_lab.data.own import OwnData
             (OwnData, {"val_fraction": value}, "must be a number between 0 and 1")
             for value in (None, "x", [1], {}, True)
         ),
-        *((ImageFolder, {"image_size": v}, "at least 1 pixel") for v in (0, -1, "x", [], [1, 2, 3], 1.5, 10**30, {})),
+        *(
+            (ImageFolder, {"image_size": v}, "must be 1 to 16384 pixels")
+            for v in (0, -1, "x", [], [1, 2, 3], 1.5, 10**30, {})
+        ),
         *((MaskFolder, {"image_size": value}, "a height and a width") for value in (0, None, "x", [1.5, 2], [0, 3])),
         *((MaskFolder, {"classes": value}, "must be a list of names") for value in (3, 1.5, {"a": 1})),
         *((MaskFolder, {"values": value}, "must give the class") for value in ("x", [1], 3)),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cv_lab.data.own import OwnData
-from cv_lab.data.recognise import recognise
+from cv_lab.data.recognise import recognise, target_of
 
 Build = Callable[[Path], None]
 COLOURS = {"background": (0, 0, 0), "road": (128, 64, 128), "car": (0, 0, 142)}
@@ -461,6 +461,14 @@ def test_a_table_names_files_of_a_folder_below(tmp_path: Path) -> None:
     assert layout.options["root"] == str(tmp_path / "train_images")
 
 
+@pytest.mark.parametrize("tested", [3, 12])
+def test_a_table_names_training_images_where_test_images_have_their_names(tested: int, tmp_path: Path) -> None:
+    images(tmp_path / "test_images", tested)
+    files = images(tmp_path / "train_images", 12)
+    (tmp_path / "train.csv").write_text("\n".join(["file,label", *(f"{p.name},{p.stem}" for p in files)]))
+    assert recognise(tmp_path, "label").options["root"] == str(tmp_path / "train_images")
+
+
 def test_a_coco_json_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     coco("annotations.json", "images")(tmp_path)
     parsed: list[Any] = []
@@ -468,3 +476,103 @@ def test_a_coco_json_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(json, "loads", lambda content, **some: (parsed.append(content), loads(content, **some))[1])
     OwnData(str(tmp_path), target="instances", image_size=(16, 16)).setup()
     assert len([content for content in parsed if b"annotations" in content]) == 1
+
+
+def one_label_npz(root: Path) -> None:
+    np.savez(root / "m.npz", train_images=np.zeros((9, 8, 8), np.uint8), train_labels=np.zeros(9, int))
+
+
+def gap_npz(root: Path) -> None:
+    np.savez(root / "m.npz", train_images=np.zeros((8, 8, 8), np.uint8), train_labels=np.array([0, 3] * 4))
+
+
+def empty_npz(root: Path) -> None:
+    np.savez(root / "m.npz", train_images=np.zeros((0, 8, 8), np.uint8), train_labels=np.zeros(0, int))
+
+
+def masks_of(*values: int, names: str = "background\nroad\ncar\n") -> Build:
+    def build(root: Path) -> None:
+        for path in images(root / "images", 10):
+            mask(root / "masks" / path.name, values=values)
+        (root / "classes.txt").write_text(names)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("target", "build", "options", "message"),
+    [
+        ("label", one_label_npz, {}, "of 0, the 7 training images hold 0 alone"),
+        ("label", gap_npz, {}, "classes without an image to train on: 1 and 2"),
+        ("label", empty_npz, {}, "at least one image"),
+        ("label", table("labels.csv", "{0},cat"), {}, "hold cat alone"),
+        ("mask", masks_of(255, 255, 255), {}, "background, road and car, the 7 training images hold nothing alone"),
+        ("mask", masks_of(0, 0, 0), {}, "hold background alone"),
+        ("mask", masks_of(0, 0, 0, names="road\n"), {}, "of road, the 7 training images hold road alone"),
+        (
+            "mask",
+            masks_of(0, 1, 1),
+            {"values": {0: "unlabelled", 1: "road"}},
+            "of road, the 7 training images hold road alone",
+        ),
+    ],
+)
+def test_data_with_nothing_to_tell_apart_are_refused(
+    target: str, build: Build, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    build(tmp_path)
+    with pytest.raises(ValueError, match=message):  # noqa: PT012 (which step refuses depends on the kind of data)
+        data = OwnData(str(tmp_path), target=target, **options)
+        data.setup()
+        data.refuse_one_class()
+
+
+def test_a_table_that_cannot_be_read_is_named_where_nothing_else_is_recognised(tmp_path: Path) -> None:
+    images(tmp_path / "photos", 2)
+    (tmp_path / "labels.csv").write_text("file,label,split\n0.png,cat,train\n1.png,dog,later\n")
+    with pytest.raises(ValueError, match=r"labels\.csv has the splits 'later'.*Known are CLASS"):
+        recognise(tmp_path, "label")
+    with pytest.raises(ValueError, match=r"labels\.csv has the splits 'later'.*Known are for task=classification"):
+        target_of(tmp_path)
+
+
+def test_masks_of_classes_beside_images_are_no_masks_of_objects(tmp_path: Path) -> None:
+    roboflow_masks(tmp_path)
+    assert target_of(tmp_path) == "mask"
+
+
+def test_sets_whose_names_of_classes_differ_are_refused(tmp_path: Path) -> None:
+    roboflow_masks(tmp_path)
+    (tmp_path / "valid/_classes.csv").write_text("Pixel Value, Class\n0, background\n1, car\n2, road\n")
+    with pytest.raises(ValueError, match=r"train/_classes.csv and .*valid/_classes.csv differ"):
+        OwnData(str(tmp_path), target="mask").setup()
+
+
+@pytest.mark.parametrize(
+    ("target", "build", "words"),
+    [
+        ("mask", masks_in(("train/images", "train/masks")), "; test/ has no masks and is not used"),
+        ("mask", masks_in(("images/train", "masks/train")), "; images/test/ has no masks and is not used"),
+        ("instances", coco("train.json", "train"), "; test/ has no annotations and is not used"),
+    ],
+)
+def test_sets_without_labels_are_named(target: str, build: Build, words: str, tmp_path: Path) -> None:
+    build(tmp_path)
+    images(tmp_path / ("images/test" if "images/" in words else "test"), 3)
+    assert recognise(tmp_path, target).about.endswith(words)
+
+
+def test_hidden_copies_of_annotations_are_not_read(tmp_path: Path) -> None:
+    coco("annotations.json", "images")(tmp_path)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    content = (tmp_path / "annotations.json").read_text()
+    (tmp_path / ".ipynb_checkpoints/annotations-checkpoint.json").write_text(content)
+    assert recognise(tmp_path, "instances").about == "10 images in one set"
+
+
+@pytest.mark.parametrize("text", ["<annotation/>", "<annotation><object/></annotation>"])
+def test_files_without_any_object_are_refused_in_words(text: str, tmp_path: Path) -> None:
+    for path in images(tmp_path / "images", 8):
+        (tmp_path / "images" / f"{path.stem}.xml").write_text(text)
+    with pytest.raises(ValueError, match="none of its 8 images holds an object of any class"):
+        OwnData(str(tmp_path), target="boxes").setup()

@@ -17,7 +17,7 @@ def test_photographs_are_decoded_at_the_size_of_the_network() -> None:
     assert decoded_size(None, Preprocessing(size=299), default=64) == 299
     assert decoded_size(None, Preprocessing(), default=64) == 64
     assert decoded_size(100, Preprocessing(), default=64) == 100
-    with pytest.raises(ValueError, match=r"data\.image_size=0 must be at least 1 pixel, \[height,width\], or null"):
+    with pytest.raises(ValueError, match=r"data\.image_size=0 must be 1 to 16384 pixels, \[height,width\], or null"):
         decoded_size(0, Preprocessing(), default=64)
 
 

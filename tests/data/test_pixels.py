@@ -1,7 +1,9 @@
 """Files of all kinds show what a viewer shows."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,3 +172,14 @@ def test_damaged_files_of_every_kind_are_refused_in_words(tmp_path: Path, suffix
 def test_suffixes_are_those_of_photographs() -> None:
     assert {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".tif", ".bmp"} <= suffixes()
     assert not {".pdf", ".eps", ".mp4", ".txt", ".h5"} & suffixes()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_white_is_zero_where_a_tiff_says_so(kind: type[np.unsignedinteger[Any]], tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), np.iinfo(kind).max // 5, kind)).save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    place = content.index(struct.pack("<HHI", 262, 3, 1)) + 8  # PhotometricInterpretation, one short number
+    content[place : place + 2] = struct.pack("<H", 0)
+    (tmp_path / "a.tif").write_bytes(content)
+    shown = decode(tmp_path / "a.tif", (4, 4), "crop", ())
+    assert shown.min() == shown.max() == 204

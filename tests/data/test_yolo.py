@@ -96,3 +96,12 @@ def test_names_that_are_none_are_refused(tmp_path: Path, names: str) -> None:
 def test_names_are_needed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"names the classes.*data\.names"):
         make(tmp_path, "", yaml="train: images\n").load("train")
+
+
+def test_other_names_of_one_length_are_other_data(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "images/1.png")
+    (tmp_path / "obj.names").write_text("cat\ncow\n")
+    before = Yolo(str(tmp_path)).fingerprint()
+    (tmp_path / "obj.names").write_text("cow\ncat\n")
+    assert Yolo(str(tmp_path)).fingerprint() != before
