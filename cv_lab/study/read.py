@@ -84,6 +84,8 @@ def read_trial(folder: Path, notes: list[str]) -> Trial:
     record = read_object(folder / "trial.json")
     if not isinstance(record.get("parameters"), dict) or not isinstance(record.get("status"), str):
         raise UnreadableError("trial.json lacks its parameters or its status")
+    if record.get("monitor") is not None and not _is_monitor(record["monitor"]):
+        raise UnreadableError("trial.json is damaged (in monitor)")
     overrides = record.get("overrides")
     record["overrides"] = overrides if isinstance(overrides, list) else []
     result = None
@@ -160,9 +162,7 @@ def _checked(result: dict[str, Any]) -> dict[str, Any]:
     """Check that the parts of a result which everything else relies on have the right types."""
     monitor = result.get("monitor")
     right = (
-        isinstance(monitor, dict)
-        and isinstance(monitor.get("name"), str)
-        and monitor.get("mode") in ("min", "max")
+        _is_monitor(monitor)
         and isinstance(result.get("metrics"), dict)
         and isinstance(result.get("seconds"), dict)
         and number(result["seconds"].get("fit")) is not None
@@ -171,6 +171,10 @@ def _checked(result: dict[str, Any]) -> dict[str, Any]:
         raise UnreadableError("result.json lacks its monitor, metrics or seconds")
     assert isinstance(monitor, dict)
     return {**result, "monitor": {**monitor, "best": number(monitor.get("best"))}}
+
+
+def _is_monitor(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("name"), str) and value.get("mode") in ("min", "max")
 
 
 def _read_epochs(path: Path, notes: list[str]) -> list[dict[str, float]]:

@@ -34,6 +34,10 @@ OWN_FILES = ("metrics.csv", "result.json", "checkpoints/best.ckpt", "checkpoints
 
 FINGERPRINT = "data.fingerprint"  # the contents of the data's files, among the keys of the config
 
+# Types of fields of trial.json that the trial itself relies on.
+NEEDED = {"identity": str, "status": str, "parameters": dict, "overrides": list, "attempts": list}
+OPTIONAL = {"config": dict, "versions": dict, "files": list}
+
 # Types of errors that end a trial from outside. It continues from its last checkpoint; one that failed by itself
 # starts anew, since what went wrong may be in its checkpoint already.
 FROM_OUTSIDE = ("Killed", "TimedOut")
@@ -292,7 +296,7 @@ class TrialRecord:
             return True
         with self._lock():
             fields = read_record(self.path)
-            own = fields["pid"] == pid and fields.get("machine") == this_process()["machine"]
+            own = fields.get("pid") == pid and fields.get("machine") == this_process()["machine"]
             if not own or fields["status"] != "running":
                 return False
             self.fields = fields
@@ -307,7 +311,7 @@ class TrialRecord:
             attempt = {key: earlier.get(key) for key in kept}
             self.fields["attempts"] = [*earlier["attempts"], attempt]
             self.fields["files"] = earlier.get("files", [])
-            pids = [attempt["pid"] for attempt in self.fields["attempts"]]
+            pids = [pid for attempt in self.fields["attempts"] if isinstance(pid := attempt.get("pid"), int)]
             _remove_half_written(self.folder, pids)
             if state is FolderState.RETRIED:
                 _remove_results(self.folder, self.fields["files"], pids)
@@ -438,10 +442,13 @@ def read_record(path: Path) -> dict[str, Any]:
         record = read_object(path)
     except OSError as error:
         raise UnreadableError(f"{path.name} cannot be read ({error.strerror})") from error
-    types = {"identity": str, "status": str, "parameters": dict, "overrides": list, "attempts": list}
-    wrong = [name for name, kind in types.items() if not isinstance(record.get(name), kind)]
+    wrong = [name for name, kind in NEEDED.items() if not isinstance(record.get(name), kind)]
+    wrong += [name for name, kind in OPTIONAL.items() if not isinstance(record.get(name, kind()), kind)]
+    wrong += [name for name in ("error", "monitor") if not isinstance(record.get(name), dict | None)]
+    if not wrong and not all(isinstance(attempt, dict) for attempt in record["attempts"]):
+        wrong = ["attempts"]
     if wrong:
-        raise UnreadableError(f"{path.name} is damaged (no {', '.join(wrong)})")
+        raise UnreadableError(f"{path.name} is damaged (in {', '.join(wrong)})")
     return record
 
 
@@ -482,7 +489,7 @@ def _experiment(overrides: list[str]) -> list[str]:
     return [override for override in overrides if override.lstrip("+").startswith("experiment=")]
 
 
-def _remove_half_written(folder: Path, pids: Iterable[int | None]) -> None:
+def _remove_half_written(folder: Path, pids: Iterable[int]) -> None:
     """Remove the temporary files of killed processes."""
     for pid in pids:
         own = [(folder / name).rglob(f".*.{pid}") for name in ("checkpoints", "predictions", ".hydra")]
@@ -490,7 +497,7 @@ def _remove_half_written(folder: Path, pids: Iterable[int | None]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove_results(folder: Path, written: Iterable[str], pids: Iterable[int | None]) -> None:
+def _remove_results(folder: Path, written: Iterable[str], pids: Iterable[int]) -> None:
     """Remove the files that failed attempts wrote, except their logs; keep files that no trial wrote."""
     logs = {path for pid in pids for path in folder.glob(f"events.out.tfevents.*.{pid}.*")}
     for path in {folder / name for name in (*OWN_FILES, *written)} | logs:
