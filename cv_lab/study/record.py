@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import math
 import platform
 import secrets
 import subprocess
@@ -121,6 +120,7 @@ class TrialRecord:
             "error": None,
             "lease": None,  # of the process that writes to the folder, another one for each attempt
             "folder_inode": None,  # which a copy of the folder does not have
+            **(hydra.launcher.get("code") or code_version()),
             "began_from": None,  # another trial: its "name", and the "epochs" that were taken over
         }
 
@@ -319,7 +319,7 @@ class TrialRecord:
             else:
                 self.fields["began_from"] = earlier.get("began_from")
         lease, inode = secrets.token_hex(8), self.folder.stat().st_ino
-        self.update(name=self.folder.name, lease=lease, folder_inode=inode, **_git())
+        self.update(name=self.folder.name, lease=lease, folder_inode=inode)
         FENCES[self.folder.absolute()] = self._fence
         self._heartbeat = Heartbeat(self.path, lease)
         write_yaml(self.folder / ".hydra" / "config.yaml", self.config)
@@ -468,16 +468,6 @@ def described_holder(record: dict[str, Any]) -> str:
     return f"process {record.get('pid')} on {record.get('host')}"
 
 
-def failed_value(hydra: Any) -> float:
-    """The value that a failed trial of a multirun returns: to a search the worst one, which it avoids, else NaN.
-
-    Args:
-        hydra: the trial's config under ``hydra``.
-    """
-    direction = OmegaConf.select(hydra.sweeper, "direction")  # Optuna's, an enum or its name
-    return {"maximize": -math.inf, "minimize": math.inf}.get(str(direction).rpartition(".")[2].lower(), math.nan)
-
-
 def _is_object(path: Path) -> bool:
     try:
         return path.exists() and bool(read_object(path))
@@ -512,8 +502,9 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _git() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; both null outside a checkout."""
+@cache
+def code_version() -> dict[str, Any]:
+    """Commit of the code and whether it was changed since; both null outside a checkout. Asked once in a process."""
     here = Path(__file__).parent
 
     def ask(*arguments: str) -> str | None:
