@@ -137,7 +137,7 @@ def _with_differing_values(trials: Sequence[Trial]) -> list[Trial]:
         values = [config.get(key) for config in configs]
         if len({json.dumps(value) for value in values}) == 1 or key in names:
             continue
-        if key == FINGERPRINT and _is_implied(values, trials):
+        if key == FINGERPRINT and _is_implied(values, configs):
             continue
         follows_group = key.partition(".")[0] in names  # as the options of another optimizer do
         copies = any(all(v == t.parameters.get(n) for v, t in zip(values, trials, strict=True)) for n in names)
@@ -152,10 +152,15 @@ def _with_differing_values(trials: Sequence[Trial]) -> list[Trial]:
     ]
 
 
-def _is_implied(values: Sequence[Any], trials: Sequence[Trial]) -> bool:
-    """Whether trials of the same parameters, seeds apart, have the same of `values`."""
-    settings = [str({name: v for name, v in t.parameters.items() if name != "seed"}) for t in trials]
-    return len(set(zip(settings, map(str, values), strict=True))) == len(set(settings))
+def _is_implied(fingerprints: Sequence[Any], configs: Sequence[dict[str, Any]]) -> bool:
+    """Whether the trials' options of the data say the same; else files have changed, beside what else was varied."""
+
+    def options(config: dict[str, Any]) -> str:
+        chosen = {key: value for key, value in config.items() if key.startswith("data.") or key == "task._target_"}
+        return str(sorted((chosen | {FINGERPRINT: None}).items()))
+
+    pairs = set(zip(map(options, configs), map(str, fingerprints), strict=True))
+    return len(pairs) == len({text for text, _ in pairs})
 
 
 def _checked(result: dict[str, Any]) -> dict[str, Any]:
