@@ -39,7 +39,8 @@ def survivors(jobs: Sequence[Job], epoch: int, factor: int) -> list[Job]:
     settings: dict[str, list[Job]] = {}
     for job in jobs:
         settings.setdefault(job.record.fields["setting"], []).append(job)
-    means = {name: sum(_value(job, epoch) for job in group) / len(group) for name, group in settings.items()}
+    # Summed exactly, so that settings with equal values of their seeds tie in whatever order these come.
+    means = {name: math.fsum(_value(job, epoch) for job in group) / len(group) for name, group in settings.items()}
     kept = sorted(settings, key=lambda name: -means[name])[: max(1, len(settings) // factor)]
     return [job for job in jobs if job.record.fields["setting"] in kept]
 
@@ -67,7 +68,7 @@ def rank_agreement(trials: Sequence[Trial], epoch: int) -> tuple[float, int, int
 
 def _value(job: Job, epoch: int) -> float:
     trial = _trial(job)
-    if trial is None or trial.record["status"] == "failed":
+    if trial is None or trial.record["status"] == "failed" or not trial.epochs:
         return -math.inf
     return _best(trial, epoch)
 

@@ -1,6 +1,7 @@
 """Hydra launcher: each trial of a multirun in a process of its own. Imports neither torch nor Lightning itself."""
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from cv_lab.study.halving import pending, rungs, survivors
 from cv_lab.study.plan import Job, RefusedError, Sharing, plan
 from cv_lab.study.processes import Runner, signals_as_interrupt, start_context
 from cv_lab.study.read import read_trial
-from cv_lab.study.record import UnreadableError, failed_value
+from cv_lab.study.record import UnreadableError
 from cv_lab.study.refusals import ask, ask_each, in_words, refusals
 from cv_lab.study.stages import chain
 
@@ -211,7 +212,7 @@ class ProcessLauncher(Launcher):
             task_name=job.config.hydra.job.name,
             status=JobStatus.COMPLETED,
         )
-        answer.return_value = failed_value(job.config.hydra) if best is None else best
+        answer.return_value = math.nan if best is None else best
         return answer
 
 

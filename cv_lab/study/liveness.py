@@ -47,7 +47,7 @@ def process_start(pid: int) -> float | None:
         if process.status() == psutil.STATUS_ZOMBIE:  # it has ended; only its parent has not asked yet
             return None
         return round(float(process.create_time() - psutil.boot_time()), 2)
-    except psutil.Error:
+    except (psutil.Error, TypeError, ValueError):  # or no number that a process can have, in a damaged record
         return None
 
 

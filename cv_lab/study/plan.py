@@ -23,6 +23,7 @@ from cv_lab.study.record import (
     OccupiedError,
     TrialRecord,
     UnreadableError,
+    code_version,
     described_holder,
     read_records,
 )
@@ -218,6 +219,7 @@ def _job(
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
         composed.hydra.launcher.planned = True
+        composed.hydra.launcher.code = code_version()
     before = HydraConfig.instance().cfg
     HydraConfig.instance().cfg = composed  # type: ignore[assignment]  # for the resolver of ${hydra:...}
     try:

@@ -84,6 +84,8 @@ def read_trial(folder: Path, notes: list[str]) -> Trial:
     record = read_object(folder / "trial.json")
     if not isinstance(record.get("parameters"), dict) or not isinstance(record.get("status"), str):
         raise UnreadableError("trial.json lacks its parameters or its status")
+    if record.get("monitor") is not None and not _is_monitor(record["monitor"]):
+        raise UnreadableError("trial.json is damaged (in monitor)")
     overrides = record.get("overrides")
     record["overrides"] = overrides if isinstance(overrides, list) else []
     result = None
@@ -135,7 +137,7 @@ def _with_differing_values(trials: Sequence[Trial]) -> list[Trial]:
         values = [config.get(key) for config in configs]
         if len({json.dumps(value) for value in values}) == 1 or key in names:
             continue
-        if key == FINGERPRINT and _is_implied(values, trials):
+        if key == FINGERPRINT and _is_implied(values, configs):
             continue
         follows_group = key.partition(".")[0] in names  # as the options of another optimizer do
         copies = any(all(v == t.parameters.get(n) for v, t in zip(values, trials, strict=True)) for n in names)
@@ -150,19 +152,22 @@ def _with_differing_values(trials: Sequence[Trial]) -> list[Trial]:
     ]
 
 
-def _is_implied(values: Sequence[Any], trials: Sequence[Trial]) -> bool:
-    """Whether trials of the same parameters, seeds apart, have the same of `values`."""
-    settings = [str({name: v for name, v in t.parameters.items() if name != "seed"}) for t in trials]
-    return len(set(zip(settings, map(str, values), strict=True))) == len(set(settings))
+def _is_implied(fingerprints: Sequence[Any], configs: Sequence[dict[str, Any]]) -> bool:
+    """Whether the trials' options of the data say the same; else files have changed, beside what else was varied."""
+
+    def options(config: dict[str, Any]) -> str:
+        chosen = {key: value for key, value in config.items() if key.startswith("data.") or key == "task._target_"}
+        return str(sorted((chosen | {FINGERPRINT: None}).items()))
+
+    pairs = set(zip(map(options, configs), map(str, fingerprints), strict=True))
+    return len(pairs) == len({text for text, _ in pairs})
 
 
 def _checked(result: dict[str, Any]) -> dict[str, Any]:
     """Check that the parts of a result which everything else relies on have the right types."""
     monitor = result.get("monitor")
     right = (
-        isinstance(monitor, dict)
-        and isinstance(monitor.get("name"), str)
-        and monitor.get("mode") in ("min", "max")
+        _is_monitor(monitor)
         and isinstance(result.get("metrics"), dict)
         and isinstance(result.get("seconds"), dict)
         and number(result["seconds"].get("fit")) is not None
@@ -171,6 +176,10 @@ def _checked(result: dict[str, Any]) -> dict[str, Any]:
         raise UnreadableError("result.json lacks its monitor, metrics or seconds")
     assert isinstance(monitor, dict)
     return {**result, "monitor": {**monitor, "best": number(monitor.get("best"))}}
+
+
+def _is_monitor(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("name"), str) and value.get("mode") in ("min", "max")
 
 
 def _read_epochs(path: Path, notes: list[str]) -> list[dict[str, float]]:

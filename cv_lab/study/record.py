@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import math
 import platform
 import secrets
 import subprocess
@@ -33,6 +32,10 @@ SCHEMA = 1  # of trial.json and result.json; raised when a field changes its mea
 OWN_FILES = ("metrics.csv", "result.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt", ".hydra/config.yaml")
 
 FINGERPRINT = "data.fingerprint"  # the contents of the data's files, among the keys of the config
+
+# Types of fields of trial.json that the trial itself relies on.
+NEEDED = {"identity": str, "status": str, "parameters": dict, "overrides": list, "attempts": list}
+OPTIONAL = {"config": dict, "versions": dict, "files": list}
 
 # Types of errors that end a trial from outside. It continues from its last checkpoint; one that failed by itself
 # starts anew, since what went wrong may be in its checkpoint already.
@@ -117,6 +120,7 @@ class TrialRecord:
             "error": None,
             "lease": None,  # of the process that writes to the folder, another one for each attempt
             "folder_inode": None,  # which a copy of the folder does not have
+            **(hydra.launcher.get("code") or code_version()),
             "began_from": None,  # another trial: its "name", and the "epochs" that were taken over
         }
 
@@ -292,7 +296,7 @@ class TrialRecord:
             return True
         with self._lock():
             fields = read_record(self.path)
-            own = fields["pid"] == pid and fields.get("machine") == this_process()["machine"]
+            own = fields.get("pid") == pid and fields.get("machine") == this_process()["machine"]
             if not own or fields["status"] != "running":
                 return False
             self.fields = fields
@@ -307,7 +311,7 @@ class TrialRecord:
             attempt = {key: earlier.get(key) for key in kept}
             self.fields["attempts"] = [*earlier["attempts"], attempt]
             self.fields["files"] = earlier.get("files", [])
-            pids = [attempt["pid"] for attempt in self.fields["attempts"]]
+            pids = [pid for attempt in self.fields["attempts"] if isinstance(pid := attempt.get("pid"), int)]
             _remove_half_written(self.folder, pids)
             if state is FolderState.RETRIED:
                 _remove_results(self.folder, self.fields["files"], pids)
@@ -315,7 +319,7 @@ class TrialRecord:
             else:
                 self.fields["began_from"] = earlier.get("began_from")
         lease, inode = secrets.token_hex(8), self.folder.stat().st_ino
-        self.update(name=self.folder.name, lease=lease, folder_inode=inode, **_git())
+        self.update(name=self.folder.name, lease=lease, folder_inode=inode)
         FENCES[self.folder.absolute()] = self._fence
         self._heartbeat = Heartbeat(self.path, lease)
         write_yaml(self.folder / ".hydra" / "config.yaml", self.config)
@@ -438,10 +442,13 @@ def read_record(path: Path) -> dict[str, Any]:
         record = read_object(path)
     except OSError as error:
         raise UnreadableError(f"{path.name} cannot be read ({error.strerror})") from error
-    types = {"identity": str, "status": str, "parameters": dict, "overrides": list, "attempts": list}
-    wrong = [name for name, kind in types.items() if not isinstance(record.get(name), kind)]
+    wrong = [name for name, kind in NEEDED.items() if not isinstance(record.get(name), kind)]
+    wrong += [name for name, kind in OPTIONAL.items() if not isinstance(record.get(name, kind()), kind)]
+    wrong += [name for name in ("error", "monitor") if not isinstance(record.get(name), dict | None)]
+    if not wrong and not all(isinstance(attempt, dict) for attempt in record["attempts"]):
+        wrong = ["attempts"]
     if wrong:
-        raise UnreadableError(f"{path.name} is damaged (no {', '.join(wrong)})")
+        raise UnreadableError(f"{path.name} is damaged (in {', '.join(wrong)})")
     return record
 
 
@@ -461,16 +468,6 @@ def described_holder(record: dict[str, Any]) -> str:
     return f"process {record.get('pid')} on {record.get('host')}"
 
 
-def failed_value(hydra: Any) -> float:
-    """The value that a failed trial of a multirun returns: to a search the worst one, which it avoids, else NaN.
-
-    Args:
-        hydra: the trial's config under ``hydra``.
-    """
-    direction = OmegaConf.select(hydra.sweeper, "direction")  # Optuna's, an enum or its name
-    return {"maximize": -math.inf, "minimize": math.inf}.get(str(direction).rpartition(".")[2].lower(), math.nan)
-
-
 def _is_object(path: Path) -> bool:
     try:
         return path.exists() and bool(read_object(path))
@@ -482,7 +479,7 @@ def _experiment(overrides: list[str]) -> list[str]:
     return [override for override in overrides if override.lstrip("+").startswith("experiment=")]
 
 
-def _remove_half_written(folder: Path, pids: Iterable[int | None]) -> None:
+def _remove_half_written(folder: Path, pids: Iterable[int]) -> None:
     """Remove the temporary files of killed processes."""
     for pid in pids:
         own = [(folder / name).rglob(f".*.{pid}") for name in ("checkpoints", "predictions", ".hydra")]
@@ -490,7 +487,7 @@ def _remove_half_written(folder: Path, pids: Iterable[int | None]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove_results(folder: Path, written: Iterable[str], pids: Iterable[int | None]) -> None:
+def _remove_results(folder: Path, written: Iterable[str], pids: Iterable[int]) -> None:
     """Remove the files that failed attempts wrote, except their logs; keep files that no trial wrote."""
     logs = {path for pid in pids for path in folder.glob(f"events.out.tfevents.*.{pid}.*")}
     for path in {folder / name for name in (*OWN_FILES, *written)} | logs:
@@ -505,8 +502,9 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _git() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; both null outside a checkout."""
+@cache
+def code_version() -> dict[str, Any]:
+    """Commit of the code and whether it was changed since; both null outside a checkout. Asked once in a process."""
     here = Path(__file__).parent
 
     def ask(*arguments: str) -> str | None:

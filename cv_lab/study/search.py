@@ -67,6 +67,10 @@ class Search:
         options: further arguments of the sampler.
         seed: the same trials are proposed after the same trials.
 
+    Attributes:
+        asked: the trials that this search has asked for, by number.
+        others: folders of trials that do not count, since files of their config or their data have changed since.
+
     Raises:
         ValueError: if there is nothing to search, or no such sampler.
     """
@@ -88,6 +92,7 @@ class Search:
         self.study, self.fixed, self.space, self.keys = study, list(fixed), dict(space), keys
         self.sampler, self.options, self.seed = sampler, dict(options), seed
         self.asked: dict[int, Known] = {}
+        self.others: set[Path] = set()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._sample([], 0)  # wrong options are refused at once
 
@@ -105,7 +110,7 @@ class Search:
         Trials of the study that differ in anything else, or lie outside of what is searched, do not count.
         """
         found = {}
-        taken = {known.folder for known in self.asked.values()}
+        taken = self.others.union(known.folder for known in self.asked.values() if known.folder is not None)
         for folder, record in read_records(self.study).items():
             params = self._params(record["overrides"])
             if params is not None and folder not in taken:
@@ -169,7 +174,8 @@ class Search:
     def _study(self, known: Sequence[Known], sampler: Any = None, replayed: bool = False) -> optuna.Study:
         """Optuna's view of the trials."""
         trials = [one.read() for one in known]
-        monitors = [trial.result["monitor"] for trial in trials if trial is not None and trial.result is not None]
+        started = [trial for trial in trials if trial is not None]  # all may be pruned, without a result
+        monitors = [m for t in started for m in ((t.result or {}).get("monitor"), t.record.get("monitor")) if m]
         mode = monitors[0]["mode"] if monitors else "max"
         study = optuna.create_study(sampler=sampler, direction="maximize" if mode == "max" else "minimize")
         for one, trial in zip(known, trials, strict=True):
@@ -215,4 +221,5 @@ class Search:
         return params if self._identifying(self.overrides(params)) == self._identifying(overrides) else None
 
     def _identifying(self, overrides: Sequence[str]) -> set[str]:
-        return {text for text in overrides if self.keys.is_identifying(split_override(text)[0])}
+        keyed = ((split_override(text)[0], text) for text in overrides)
+        return {text for key, text in keyed if key == "experiment" or self.keys.is_identifying(key)}

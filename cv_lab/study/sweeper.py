@@ -133,6 +133,7 @@ class SearchSweeper(Sweeper):
 
     def _unfinished(self) -> list[Job]:
         """The trials of earlier commands that go on, and a word on those that do not."""
+        self._leave_out_others()
         known = self.search.known()
         log.info(
             "search of %d trials in %s, %d of them known, %d at a time",
@@ -152,6 +153,18 @@ class SearchSweeper(Sweeper):
                 self.search.add(one.number, one.params, job.record.folder)
                 jobs.append(job)
         return jobs
+
+    def _leave_out_others(self) -> None:
+        """Do not count trials of the same overrides whose config, by a file of it, or whose data were others."""
+        assert isinstance(self.launcher, ProcessLauncher)
+        known = self.search.known()
+        jobs = self.launcher.plan([self.search.overrides(one.params) for one in known], 0)
+        others = {one.folder for one, job in zip(known, jobs, strict=True) if job.record.folder != one.folder}
+        self.search.others = {folder for folder in others if folder is not None}
+        if others:
+            log.info(
+                "%d trials of the study do not count: the files of their config, or their data, differ", len(others)
+            )
 
     def _next(self) -> Job | None:
         """A new trial; None if there are enough, or nothing new is left."""

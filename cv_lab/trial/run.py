@@ -1,6 +1,7 @@
 """One trial: from a composed config to a folder with everything about it."""
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ from cv_lab.files import write_json
 from cv_lab.labels import NonFiniteLossError
 from cv_lab.report.terminal import print_trial
 from cv_lab.study.read import read_trial
-from cv_lab.study.record import BusyError, FolderState, TrialRecord, failed_value, read_records
+from cv_lab.study.record import BusyError, FolderState, TrialRecord, read_records
 from cv_lab.study.trials import Trial
 from cv_lab.trial.build import fingerprint
 from cv_lab.trial.hardware import visible_gpus
@@ -44,8 +45,8 @@ def run_trial(config: DictConfig) -> float:
     its last checkpoint.
 
     Returns:
-        The best value of the task's monitored metric; :func:`~cv_lab.study.record.failed_value` if the trial
-        failed as one of a multirun, whose other trials run on, or was paused or pruned.
+        The best value of the task's monitored metric; NaN if the trial failed as one of a multirun, whose other
+        trials run on, or was paused or pruned.
 
     Raises:
         SystemExit: if the trial failed in a single run (code 1), or was interrupted (130 by Ctrl-C, 143 by SIGTERM).
@@ -70,7 +71,7 @@ def run_trial(config: DictConfig) -> float:
             with visible_gpus(config.trainer.accelerator):
                 result = train_and_test(config, record, state)
             if result is None:
-                return failed_value(HydraConfig.get())
+                return math.nan
             if first:
                 write_json(record.folder / "result.json", result)
             record.close("completed")
@@ -80,13 +81,13 @@ def run_trial(config: DictConfig) -> float:
         if not HydraConfig.get().launcher.get("planned"):
             return _give_up(error)
         log.info("%s", error)  # which the launcher of a study waits for
-        return failed_value(HydraConfig.get())
+        return math.nan
     except Exception as error:
         return _end_failed(record, error)
     if HydraConfig.get().mode == RunMode.RUN and first:
         print_trial(Trial(record.folder, record.fields, result, epochs=[]))
     best = result["monitor"]["best"]
-    return failed_value(HydraConfig.get()) if best is None else float(best)
+    return math.nan if best is None else float(best)
 
 
 class FailedBeforeError(RuntimeError):
@@ -160,5 +161,5 @@ def _give_up(error: Exception, folder: Path | None = None) -> float:
     if folder is not None:
         log.error("The traceback is in %s", folder / "train.log")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return failed_value(HydraConfig.get())
+        return math.nan
     sys.exit(1)

@@ -112,3 +112,13 @@ def test_a_column_of_fingerprints_appears_only_where_nothing_else_says_the_same(
         record = json.loads((folder / "trial.json").read_text())
         write_json(folder / "trial.json", {**record, "config": {**parameters, "data.fingerprint": fingerprint}})
     assert all("data.fingerprint" not in trial.parameters for trial in read_study(tmp_path).trials)
+    # The files of one have changed before a longer trial: the length alone does not say so.
+    changed = make_trial(tmp_path, "c", parameters={"data.root": "b", "epochs": 9})
+    record = json.loads((changed / "trial.json").read_text())
+    config = {"data.root": "b", "epochs": 9, "data.fingerprint": "3"}
+    write_json(changed / "trial.json", {**record, "config": config})
+    assert {t.name: t.parameters["data.fingerprint"] for t in read_study(tmp_path).trials} == {
+        "a": "1",
+        "b": "2",
+        "c": "3",
+    }

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from cv_lab.report.summary import StudySummary
 from cv_lab.study import liveness
 from cv_lab.study.liveness import is_alive
+from cv_lab.study.record import UnreadableError, read_record
 from tests.study.test_launcher import SMALL
 from tests.study.test_study import write_trial
 
@@ -45,6 +46,38 @@ def test_damaged_records_are_named_and_the_others_run(train: Train, capsys: pyte
         train(*SMALL, "seed=1")
     assert exit_info.value.code == 1
     assert "Traceback" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempts", [1]),
+        ("attempts", None),
+        ("config", [1]),
+        ("config", None),
+        ("error", "Killed"),
+        ("files", 1),
+        ("monitor", "val/loss"),
+        ("parameters", []),
+        ("versions", "2.14"),
+    ],
+)
+def test_a_record_with_a_field_of_another_type_is_damaged(tmp_path: Path, field: str, value: Any) -> None:
+    record = {"schema": 1, "identity": "a", "status": "running", "parameters": {}, "overrides": [], "attempts": []}
+    path = tmp_path / "trial.json"
+    path.write_text(json.dumps(record))
+    assert read_record(path) == record
+    path.write_text(json.dumps(record | {field: value}))
+    with pytest.raises(UnreadableError, match=field):
+        read_record(path)
+
+
+@pytest.mark.parametrize("pid", ["x", -1, [], 10**30, None])
+def test_what_is_no_process_is_not_alive(tmp_path: Path, pid: Any) -> None:
+    record = {**liveness.this_process(), "pid": pid}
+    path = tmp_path / "trial.json"
+    path.write_text(json.dumps(record))
+    assert not liveness.holder_is_alive(path, record)
 
 
 @pytest.mark.slow

@@ -85,6 +85,9 @@ def test_the_seeds_of_a_setting_pause_together(tmp_path: Path) -> None:
     values = {0: 0.9, 1: 0.1, 2: 0.6, 3: 0.6, 4: 0.2, 5: 0.2}
     jobs = [job(tmp_path, number, [value], f"s{number // 2}") for number, value in values.items()]
     assert numbers(survivors(jobs, 1, 3)) == [2, 3]
+    values = {0: 0.3, 1: 0.2, 2: 0.1, 3: 0.1, 4: 0.2, 5: 0.3}  # equal means, though not if summed in turn
+    jobs = [job(tmp_path / "ties", number, [value], f"s{number // 3}") for number, value in values.items()]
+    assert numbers(survivors(jobs, 1, 3)) == [0, 1, 2]
 
 
 def test_only_trials_that_have_not_reached_the_rung_run(tmp_path: Path) -> None:

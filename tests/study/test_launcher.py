@@ -103,6 +103,8 @@ def test_a_trial_that_occurs_twice_is_run_once(train: Train, capsys: pytest.Capt
     study = train("-m", *SMALL, "seed=1,1")
     assert len(list(study.glob("*/result.json"))) == 1
     assert "1 trial in " in capsys.readouterr().out
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    assert {json.loads(path.read_text())["git_commit"] for path in study.glob("*/trial.json")} == {commit or None}
 
 
 @pytest.mark.parametrize("bad", ["jobs=0", "trial_timeout=-1"])

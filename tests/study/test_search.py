@@ -109,13 +109,22 @@ def test_the_direction_is_that_of_the_metric(tmp_path: Path) -> None:
     result = read_json(folder / "result.json")
     write_json(folder / "result.json", result | {"monitor": result["monitor"] | {"mode": "min"}})
     assert one._study(one.known()).direction.name == "MINIMIZE"
+    (folder / "result.json").unlink()  # where all were pruned, their records say it
+    record = read_json(folder / "trial.json")
+    write_json(folder / "trial.json", record | {"status": "pruned", "monitor": {"name": "val/loss", "mode": "min"}})
+    assert one._study(one.known()).direction.name == "MINIMIZE"
 
 
 def test_trials_of_another_search_do_not_count(tmp_path: Path) -> None:
     one = search(tmp_path)
     run(one, 2)
     for number, overrides in enumerate(
-        (["epochs=6", "lr=0.01", "optimizer=adam"], ["epochs=5", "lr=5.0", "optimizer=adam"], ["epochs=5", "lr=0.01"]),
+        (
+            ["epochs=6", "lr=0.01", "optimizer=adam"],
+            ["epochs=5", "lr=5.0", "optimizer=adam"],
+            ["epochs=5", "lr=0.01"],
+            ["epochs=5", "lr=0.01", "optimizer=adam", "experiment=mine"],
+        ),
         10,
     ):
         folder = write(one, number, {"lr": 0.01, "optimizer": "adam"}, 0.5)
@@ -231,3 +240,15 @@ def test_hopeless_trials_are_pruned_and_stay_so(train: Train, tmp_path: Path) ->
     assert not any((folder / "result.json").exists() for folder in pruned)
     train(*search)
     assert {path.parent: read_json(path) for path in tmp_path.glob("s/*/trial.json")} == records
+
+
+@pytest.mark.slow
+def test_trials_of_changed_files_do_not_count(train: Train, tmp_path: Path) -> None:
+    file = tmp_path / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    command = ("-m", *TINY, *PLAIN, "model=small_cnn", "model.width=4", "hydra/sweeper=search", "lr=choice(1e-3,1e-2)")
+    for smoothing in (0.1, 0.2, 0.1):
+        file.write_text(f"# @package _global_\nlabel_smoothing: {smoothing}\n")
+        train(*command, "trials=1", "experiment=mine", f"hydra.searchpath=[file://{tmp_path / 'conf'}]")
+    records = [read_json(path) for path in tmp_path.glob("s/*/trial.json")]
+    assert sorted(record["config"]["label_smoothing"] for record in records) == [0.1, 0.2]
