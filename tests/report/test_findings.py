@@ -9,7 +9,7 @@ import pytest
 from cv_lab.report.findings import findings
 from cv_lab.report.sections import sections
 from cv_lab.study.read import read_study
-from tests.report.folders import add_predictions, add_test, failed, make_trial
+from tests.report.folders import add_predictions, add_test, failed, make_trial, units_of
 
 
 def told(study: Path) -> dict[str, str]:
@@ -135,6 +135,17 @@ def test_lower_losses_win_and_are_no_per_cent(tmp_path: Path) -> None:
         monitor = {"name": "val/loss", "mode": "min", "best": best, "epoch": 1, "validation": "split"}
         change_result(folder, monitor=monitor)
     assert "Lowest of 2 settings is lr 0.1: val/loss 0.5 (one seed)" in told(tmp_path)["highest"]
+
+
+def test_trials_that_are_judged_by_their_loss_have_the_baseline_of_their_accuracy(tmp_path: Path) -> None:
+    for lr, wrong in ((0.1, 38), (0.01, 42)):
+        folder = make_trial(tmp_path, f"lr={lr}", 2.0, parameters={"lr": lr}, monitor="val/loss")
+        add_test(folder, [0] * 60 + [1] * 40, range(wrong))
+        metrics = json.loads((folder / "result.json").read_text())["metrics"]
+        monitor = {"name": "val/loss", "mode": "min", "best": 2.0, "epoch": 1, "validation": "split"}
+        change_result(folder, monitor=monitor, units=units_of(metrics))
+    words = "No setting is shown to beat always answering “cat”, which gives test/accuracy 60.00 %."
+    assert told(tmp_path)["baseline"] == words
 
 
 def test_metric_that_is_no_share_is_no_per_cent(tmp_path: Path) -> None:
