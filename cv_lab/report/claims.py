@@ -12,6 +12,7 @@ from cv_lab.report.wording import count, p_value, slug
 from cv_lab.study.trials import number
 from cv_lab.text import listing
 
+USUAL = ("accuracy", "mean_iou", "mAP")  # metrics that have baselines, one of which each task but detection has
 SEARCH = 20  # settings, from which on a parameter that never has a value twice counts as searched
 
 
@@ -47,9 +48,9 @@ def test_mean(section: Section, setting: Setting, metric: str) -> float | None:
 def _baseline(section: Section, best: Setting) -> Finding | None:
     """A finding if the best setting does not beat always giving the same answer.
 
-    A loss that trials are judged by says nothing of such an answer; their accuracy, or mean IoU, then does.
+    A loss that trials are judged by says nothing of such an answer; their accuracy, mean IoU or mAP then does.
     """
-    metric = next((m for m in (section.metric, "accuracy", "mean_iou") if baseline_of(section, m)), section.metric)
+    metric = next((m for m in (section.metric, *USUAL) if baseline_of(section, m) is not None), section.metric)
     baseline = baseline_of(section, metric)
     if baseline is None or test_mean(section, best, metric) is None:
         return None

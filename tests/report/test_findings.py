@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cv_lab.report.findings import findings
@@ -146,6 +147,16 @@ def test_trials_that_are_judged_by_their_loss_have_the_baseline_of_their_accurac
         change_result(folder, monitor=monitor, units=units_of(metrics))
     words = "No setting is shown to beat always answering “cat”, which gives test/accuracy 60.00 %."
     assert told(tmp_path)["baseline"] == words
+
+
+def test_labels_that_are_no_better_than_their_shares_say_so(tmp_path: Path) -> None:
+    labels = np.zeros((20, 3), np.uint8)
+    labels[:6, 0] = labels[:4, 1] = 1  # 30 and 20 %; the third label has no image, and no average precision
+    for lr, best in ((0.1, 0.25), (0.01, 0.24)):
+        folder = make_trial(tmp_path, f"lr={lr}", best, parameters={"lr": lr}, monitor="val/mAP")
+        np.savez(folder / "test.npz", labels=labels, probabilities=np.full((20, 3), 0.5), loss=np.ones(20))
+    # sklearn.metrics.average_precision_score(labels[:, :2], np.full((20, 2), 0.5)) is 0.25
+    assert told(tmp_path)["baseline"] == "No setting beats always answering “the same”, which gives test/mAP 25.00 %."
 
 
 def test_metric_that_is_no_share_is_no_per_cent(tmp_path: Path) -> None:
