@@ -6,11 +6,13 @@ from cv_lab.report.evidence import constant_answer
 from cv_lab.report.figures import pair_key
 from cv_lab.report.finding import Finding, names_of
 from cv_lab.report.sections import Section, Setting, mean, text
+from cv_lab.report.statistics import bootstrap_interval
 from cv_lab.report.verdicts import Effect, Ranking, Verdict, difference, effects, interactions, needed, place, rank
 from cv_lab.report.wording import count, p_value, slug
 from cv_lab.study.trials import number
 from cv_lab.text import listing
 
+USUAL = ("accuracy", "mean_iou", "mAP")  # metrics that have baselines, one of which each task but detection has
 SEARCH = 20  # settings, from which on a parameter that never has a value twice counts as searched
 
 
@@ -28,44 +30,49 @@ def claims(section: Section) -> list[Finding]:
     return [*_parameters(section), *_interactions(section)]
 
 
-def baseline_of(section: Section) -> tuple[str, float] | None:
+def baseline_of(section: Section, metric: str) -> tuple[str, float] | None:
     """The most frequent class of the test set, and the test's figure of always answering it; None if not known."""
     for trial in section.finished:
         if (known := section.evidence.get(trial.name)) is not None:
-            return known.baseline(section.metric)
+            return known.baseline(metric)
         if (matrix := section.matrices.get(trial.name)) is not None:
-            return constant_answer(matrix.counts.sum(1), matrix.classes, section.metric)
+            return constant_answer(matrix.counts.sum(1), matrix.classes, metric)
     return None
 
 
-def test_mean(section: Section, setting: Setting) -> float | None:
+def test_mean(section: Section, setting: Setting, metric: str) -> float | None:
     """Mean over seeds of a setting's test figure."""
-    return mean([v for trial in setting.finished if (v := trial.metric(f"test/{section.metric}")) is not None])
+    return mean([v for trial in setting.finished if (v := trial.metric(f"test/{metric}")) is not None])
 
 
 def _baseline(section: Section, best: Setting) -> Finding | None:
-    """A finding if the best setting does not beat always giving the same answer."""
-    baseline = baseline_of(section)
-    if baseline is None or section.mode != "max":
+    """A finding if the best setting does not beat always giving the same answer.
+
+    A loss that trials are judged by says nothing of such an answer; their accuracy, mean IoU or mAP then does.
+    """
+    metric = next((m for m in (section.metric, *USUAL) if baseline_of(section, m) is not None), section.metric)
+    baseline = baseline_of(section, metric)
+    if baseline is None or test_mean(section, best, metric) is None:
         return None
     name, value = baseline
-    unit = section.unit(f"test/{section.metric}")
-    if test_mean(section, best) is None:
-        return None
-    beating = [s for s in section.judged if _beats(section, s, value)]
+    unit = section.unit(f"test/{metric}")
+    beating = [s for s in section.judged if _beats(section, s, metric, value)]
     if best in beating:
         return None
     who = "The best setting by validation does not beat" if beating else "No setting is shown to beat"
-    above = [s for s in section.judged if (figure := test_mean(section, s)) is not None and figure > value]
+    above = [s for s in section.judged if (figure := test_mean(section, s, metric)) is not None and figure > value]
     if not above:
         who = "No setting beats"
-    words = f"{who} always answering “{name}”, which gives test/{section.metric} {unit.value(value)}."
+    words = f"{who} always answering “{name}”, which gives test/{metric} {unit.value(value)}."
     return Finding("baseline", words, names_of(section.judged), "trials", {"baseline": value, "class": name})
 
 
-def _beats(section: Section, setting: Setting, value: float) -> bool:
+def _beats(section: Section, setting: Setting, metric: str, value: float) -> bool:
     """Whether a setting's test figure is above a baseline, beyond the chance of its images where that is known."""
-    figure, interval = test_mean(section, setting), section.interval(setting.finished)
+    figure = test_mean(section, setting, metric)
+    known = [section.evidence[trial.name] for trial in setting.finished if trial.name in section.evidence]
+    scores = [one for evidence in known if (one := evidence.scores(metric)) is not None]
+    interval = bootstrap_interval(scores) if len(scores) == len(setting.finished) else None
     return figure is not None and (figure if interval is None else interval[0]) > value
 
 
@@ -152,7 +159,7 @@ def _reached(section: Section, setting: Setting) -> str:
 
 def _tested(section: Section, setting: Setting) -> str:
     """The test's figure with its interval over the images."""
-    figure = test_mean(section, setting)
+    figure = test_mean(section, setting, section.metric)
     if figure is None:
         return ""
     unit, interval = section.unit(f"test/{section.metric}"), section.interval(setting.finished)

@@ -52,7 +52,13 @@ class Evidence:
         return make(self)
 
     def baseline(self, metric: str) -> tuple[str, float] | None:
-        """The most frequent class, and the metric of always answering it; None for a metric without this baseline."""
+        """The most frequent class, and the metric of always answering it; None for a metric without this baseline.
+
+        Of labels, the average precision of equal probabilities for all images is the share that has the label.
+        """
+        if metric == "mAP" and "labels" in self.arrays:
+            shares = self.arrays["labels"].mean(0)
+            return ("the same", float(shares[shares > 0].mean())) if shares.any() else None
         return constant_answer(np.array(self.counts()), self.classes, metric)
 
     def counts(self) -> list[int]:

@@ -336,7 +336,7 @@ def _ties(section: Section) -> list[int]:
 def _baselines(section: Section, columns: Sequence[str]) -> list[list[Cell]]:
     """Rows of what is reached without training: the largest class for all, and nearest neighbours of features."""
     rows = []
-    if (baseline := baseline_of(section)) is not None:
+    if (baseline := baseline_of(section, section.metric)) is not None:
         rows.append((f"always “{baseline[0]}”", f"test/{section.metric}", baseline[1]))
     neighbours = mean([v for t in section.finished if (v := t.metric("test/knn_accuracy")) is not None])
     if neighbours is not None:

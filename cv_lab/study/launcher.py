@@ -143,6 +143,8 @@ class ProcessLauncher(Launcher):
             raise RefusedError(f"{halving} compares all trials: leave hydra.sweeper.max_batch_size out")
         if len({job.config.epochs for job in jobs}) > 1:
             raise RefusedError(f"{halving} compares trials of equal length: give one value of epochs")
+        if len({OmegaConf.select(job.config, "monitor") for job in jobs}) > 1:
+            raise RefusedError(f"{halving} compares trials by one metric: give one value of monitor")
         if self.sharing is not None and any(OmegaConf.select(job.config, self.sharing.when) for job in jobs):
             raise RefusedError(
                 f"{halving} saves nothing where the heads of all trials are trained in one pass: leave it out, or give "

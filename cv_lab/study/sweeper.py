@@ -128,6 +128,8 @@ class SearchSweeper(Sweeper):
                 fixed[key] = f"{key}={values.pop()}"
             else:
                 space[key] = dimension(override, loader)
+        if "monitor" in space:
+            refuse("a search compares trials by one metric: give one value of monitor")
         config, keys = self.config, self.launcher.keys
         return Search(self.folder, list(fixed.values()), space, keys, config.sampler, self.options, config.seed)
 

@@ -63,7 +63,7 @@ class Classification(Task):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         super().test_step(batch, batch_idx)
         if self.flip_tta and len(batch["image"]):
-            logits = self(batch["image"]) + self(batch["image"].flip(-1))
+            logits = full_precision(self(batch["image"])) + full_precision(self(batch["image"].flip(-1)))
             self.split_metrics("test_tta").update(classes_of(logits), batch["label"])
 
     def on_test_epoch_start(self) -> None:

@@ -148,7 +148,7 @@ def predict(
     _check_outputs(task, dict(zip(names, files, strict=True)), out, force, yolo)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    for name, photo, prediction in _predictions(task, dict(zip(names, files, strict=True)), tile, problems):
+    for name, photo, prediction in _predictions(task, dict(zip(names, files, strict=True)), tile, score, problems):
         new_rows, words = task.write(photo, prediction, out, name, score)
         if yolo:
             lines = [yolo_line(row, task.classes.index(row["class"]), photo.size) + "\n" for row in new_rows]
@@ -167,7 +167,7 @@ def predict(
 
 
 def _predictions(
-    task: Task, named: Mapping[str, Path], tile: int | None, problems: list[str]
+    task: Task, named: Mapping[str, Path], tile: int | None, score: float, problems: list[str]
 ) -> Iterator[tuple[str, Photo, Any]]:
     """Name, photo and prediction, as a batch of one, of each file; `problems` gets a line for those not readable."""
     names, size = list(named), 1 if tile else BATCH_SIZE
@@ -180,7 +180,7 @@ def _predictions(
             except Exception as error:  # Pillow raises many kinds of errors; continue with the other images
                 problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
         if tile:
-            yield from ((name, photo, predict_tiles(task, photo, tile)) for name, photo in photos.items())
+            yield from ((name, photo, predict_tiles(task, photo, tile, score)) for name, photo in photos.items())
         elif photos:
             outputs = predict_batch(task, list(photos.values()))
             yield from ((name, photo, outputs[i : i + 1]) for i, (name, photo) in enumerate(photos.items()))

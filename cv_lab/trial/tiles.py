@@ -33,7 +33,7 @@ def open_whole(path: Path) -> Photo:
     return Photo(path, whole, whole, (height, width))
 
 
-def predict_tiles(task: Task, photo: Photo, side: int) -> Tensor | list[Detections]:
+def predict_tiles(task: Task, photo: Photo, side: int, score: float = 0.0) -> Tensor | list[Detections]:
     """What a loaded `task` says of a whole image, in the form of :meth:`~cv_lab.tasks.base.Task.predict`.
 
     Each tile is scaled to the network's size as an image by itself would be.
@@ -42,6 +42,7 @@ def predict_tiles(task: Task, photo: Photo, side: int) -> Tensor | list[Detectio
         task: of semantic or instance segmentation.
         photo: of :func:`open_whole`.
         side: of a tile, in pixels of the image.
+        score: objects below it are left out before they are merged, so that none of them replaces a better one.
 
     Returns:
         Probabilities of a batch of one image, float (1, K, H, W); or its detections.
@@ -54,6 +55,7 @@ def predict_tiles(task: Task, photo: Photo, side: int) -> Tensor | list[Detectio
     outputs = [output for batch in batches for output in predict_batch(task, batch)]
     if task.target == "mask":
         return blended(outputs, photos, places, photo.size, side)
+    outputs = [{name: values[one["scores"] >= score] for name, values in one.items()} for one in outputs]
     return [merged(outputs, photos, places, photo.size)]
 
 
@@ -115,8 +117,8 @@ def merged(
     """The tiles' detections in coordinates of the whole image, each object once.
 
     Boxes of one class from two tiles are of one object if they overlap by more than `SAME`, of their union; where one
-    is cut off at the border of its tile, of the smaller one. Of these, one that is not cut off is kept, or else that
-    with the highest score.
+    is cut off at the border of its tile, of that one, which is a part; where both are, of the smaller one. Of these,
+    one that is not cut off is kept, or else that with the highest score.
     """
     parts, cut = [], []
     for output, photo, (y, x) in zip(outputs, photos, places, strict=True):
@@ -154,7 +156,8 @@ def once(boxes: Tensor, labels: Tensor, scores: Tensor, tile: Tensor, cut: Tenso
         kept.append(k)
         corners = torch.maximum(boxes[:, :2], boxes[k, :2]), torch.minimum(boxes[:, 2:], boxes[k, 2:])
         shared = (corners[1] - corners[0]).clamp(min=0).prod(1)
-        whole = torch.where(cut | cut[k], torch.minimum(areas, areas[k]), areas + areas[k] - shared)
+        part = torch.minimum(areas, areas[k]) if cut[k] else areas  # boxes that are not cut off come first
+        whole = torch.where(cut | cut[k], part, areas + areas[k] - shared)
         dropped |= (labels == labels[k]) & (tile != tile[k]) & (shared > SAME * whole)
     index = torch.tensor(kept, dtype=torch.long)
     return index[scores[index].argsort(descending=True, stable=True)]

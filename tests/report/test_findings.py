@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cv_lab.report.findings import findings
 from cv_lab.report.sections import sections
 from cv_lab.study.read import read_study
-from tests.report.folders import add_predictions, add_test, failed, make_trial
+from tests.report.folders import add_predictions, add_test, failed, make_trial, units_of
 
 
 def told(study: Path) -> dict[str, str]:
@@ -135,6 +136,27 @@ def test_lower_losses_win_and_are_no_per_cent(tmp_path: Path) -> None:
         monitor = {"name": "val/loss", "mode": "min", "best": best, "epoch": 1, "validation": "split"}
         change_result(folder, monitor=monitor)
     assert "Lowest of 2 settings is lr 0.1: val/loss 0.5 (one seed)" in told(tmp_path)["highest"]
+
+
+def test_trials_that_are_judged_by_their_loss_have_the_baseline_of_their_accuracy(tmp_path: Path) -> None:
+    for lr, wrong in ((0.1, 38), (0.01, 42)):
+        folder = make_trial(tmp_path, f"lr={lr}", 2.0, parameters={"lr": lr}, monitor="val/loss")
+        add_test(folder, [0] * 60 + [1] * 40, range(wrong))
+        metrics = json.loads((folder / "result.json").read_text())["metrics"]
+        monitor = {"name": "val/loss", "mode": "min", "best": 2.0, "epoch": 1, "validation": "split"}
+        change_result(folder, monitor=monitor, units=units_of(metrics))
+    words = "No setting is shown to beat always answering “cat”, which gives test/accuracy 60.00 %."
+    assert told(tmp_path)["baseline"] == words
+
+
+def test_labels_that_are_no_better_than_their_shares_say_so(tmp_path: Path) -> None:
+    labels = np.zeros((20, 3), np.uint8)
+    labels[:6, 0] = labels[:4, 1] = 1  # 30 and 20 %; the third label has no image, and no average precision
+    for lr, best in ((0.1, 0.25), (0.01, 0.24)):
+        folder = make_trial(tmp_path, f"lr={lr}", best, parameters={"lr": lr}, monitor="val/mAP")
+        np.savez(folder / "test.npz", labels=labels, probabilities=np.full((20, 3), 0.5), loss=np.ones(20))
+    # sklearn.metrics.average_precision_score(labels[:, :2], np.full((20, 2), 0.5)) is 0.25
+    assert told(tmp_path)["baseline"] == "No setting beats always answering “the same”, which gives test/mAP 25.00 %."
 
 
 def test_metric_that_is_no_share_is_no_per_cent(tmp_path: Path) -> None:

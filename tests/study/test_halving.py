@@ -141,6 +141,8 @@ def test_survivors_and_trials_finished_later_equal_those_of_the_full_study(
     [
         (("halving=1",), "give at least 2"),
         (("halving=3", "epochs=1,2"), "give one value of epochs"),
+        (("halving=3", "monitor=val/f1,val/loss"), "give one value of monitor"),
+        (("hydra/sweeper=search", "monitor=val/f1,val/loss"), "give one value of monitor"),
         (("halving=3", "hydra.sweeper.max_batch_size=2"), "leave hydra.sweeper.max_batch_size out"),
         (("halving=3", "hydra/launcher=basic"), "needs hydra/launcher=processes"),
         (("pruner=median",), "give hydra/sweeper=search"),

@@ -61,3 +61,18 @@ def test_the_mirrored_test_is_a_figure_of_its_own() -> None:
         logits = (task(images) + task(images.flip(-1))) / 2
     assert found.pop("test/accuracy_tta") == pytest.approx((logits.argmax(1) == labels).float().mean().item())
     assert found == plain
+
+
+def test_the_mirrored_test_adds_logits_of_half_precision_in_full() -> None:
+    """256 + 0.5 and 256 + 1 are both 256 in bfloat16."""
+
+    class Halves(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            mirrored = images[:, 0, 0, :1] > 0
+            return torch.where(mirrored, torch.tensor([0.5, 1.0]), torch.tensor([256.0, 256.0])).bfloat16()
+
+    task = Classification(lambda num_classes: Halves(), ("a", "b"), CrossEntropy(), torch.optim.SGD, flip_tta=True)
+    image = torch.zeros(1, 3, 2, 2)
+    image[..., 1] = 1
+    task.test_step({"image": image, "label": torch.tensor([1]), "index": torch.tensor([0])}, 0)
+    assert task.split_metrics("test_tta").compute().tolist() == [[0, 0], [0, 1]]

@@ -15,7 +15,7 @@ from PIL import Image
 from cv_lab.data.scenes import CLASSES
 from cv_lab.report.page import write_report
 from cv_lab.tasks.multilabel import MultiLabelClassification
-from cv_lab.trial import export, predict
+from cv_lab.trial import evaluate, export, predict
 from cv_lab.trial.build import build_task, load_task
 from tests.conftest import PLAIN, TINY, composed
 
@@ -80,6 +80,12 @@ def test_one_trial_serves_table_report_prediction_and_export(
         given = [name for name in CLASSES if float(row[f"probability/{name}"]) > 0.5]
         assert row["labels"] == ";".join(given)
         assert [name for name in CLASSES if row[f"decision/{name}"] == "1"] == given
+
+    evaluate.main([str(checkpoint), "data=shapes", *TINY[:3], "--split", "all", "--out", str(tmp_path / "all")])
+    rows = list(csv.DictReader((tmp_path / "all/predictions/class_scores.csv").open()))
+    labels = np.load(tmp_path / "all/test.npz")["labels"]
+    assert len(labels) == sum(result["images"].values())
+    assert [int(row["images"]) for row in rows] == labels.sum(0).tolist()
 
 
 def test_a_labels_table_is_trained_on_and_predicted(train: Train, tmp_path: Path) -> None:

@@ -124,9 +124,37 @@ def test_a_whole_box_is_kept_before_one_that_is_cut() -> None:
     boxes = torch.tensor([[10.0, 10, 20, 20], [10, 10, 14, 20], [11, 10, 20, 20], [10, 10, 20, 20], [12, 12, 15, 15]])
     labels = torch.tensor([0, 0, 0, 1, 0])
     scores = torch.tensor([0.6, 0.9, 0.7, 0.5, 0.8])
-    tile = torch.tensor([0, 1, 1, 1, 0])
+    tile = torch.tensor([0, 1, 2, 1, 0])
     cut = torch.tensor([False, True, False, False, False])
-    # The second is a part of the first; the first and third are one, of which the third scores higher; the fourth is of
+    # The second is a part of the third; the first and third are one, of which the third scores higher; the fourth is of
     # another class; the last, small one is an object of its own, for it is not cut and of the first one's tile.
     assert once(boxes, labels, scores, tile, cut).tolist() == [4, 2, 3]
     assert once(boxes[:0], labels[:0], scores[:0], tile[:0], cut[:0]).tolist() == []
+
+
+def test_a_large_object_that_is_cut_is_not_lost_to_a_small_one_before_it() -> None:
+    boxes = torch.tensor([[0.0, 0, 100, 100], [10, 10, 60, 60], [40, 0, 100, 100]])
+    cut = torch.tensor([True, False, True])
+    # A person before another one; the last is a part of the first, seen from another tile.
+    kept = once(boxes, torch.zeros(3), torch.tensor([0.95, 0.9, 0.8]), torch.tensor([0, 1, 2]), cut)
+    assert kept.tolist() == [0, 1]
+
+
+def test_what_scores_too_low_replaces_nothing(tmp_path: Path) -> None:
+    """The right tile sees the whole object, but doubts it: what the left one sees of it, and is sure of, stays."""
+
+    def predict(images: Tensor) -> list[dict[str, Tensor]]:
+        found = rectangles_in(images)
+        for one in found:
+            whole = one["boxes"][:, 2] - one["boxes"][:, 0] >= 7
+            one["scores"] = torch.where(whole, 0.06, 0.99)
+        return found
+
+    task = task_of(InstanceSegmentation, predict, (32, 32))
+    pixels = np.zeros((32, 56, 3), np.uint8)
+    pixels[10:20, 26:33, 0] = 255
+    photo = open_whole(saved(pixels, tmp_path))
+    (sure,) = predict_tiles(task, photo, 32, 0.5)
+    assert sure["boxes"].tolist() == [[26.0, 10.0, 32.0, 20.0]]
+    (every,) = predict_tiles(task, photo, 32)
+    assert every["boxes"].tolist() == [[26.0, 10.0, 33.0, 20.0]]

@@ -54,7 +54,8 @@ class MultiLabelPictures(Pictures):
         """The rows of ``class_scores.csv``."""
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
         scores = task.split_metrics("test").scores.compute()
-        columns = (task.classes, data.test.class_counts().counts, scores["ap"].tolist(), scores["f1"].tolist())
+        counts = sum(images.class_counts().counts for images in data.test_sets())
+        columns = (task.classes, counts, scores["ap"].tolist(), scores["f1"].tolist())
         return [
             {"class": name, "images": int(count), "ap": _cell(ap), "f1": _cell(f1)}
             for name, count, ap, f1 in zip(*columns, strict=True)
