@@ -174,10 +174,10 @@ class TrialRecord:
         if not self._named_by_overrides:
             return
         for is_same in (self._is_identical, self._is_of_earlier_config):
-            for folder, record in trials.items():
-                if is_same(record):
-                    self._move(folder)
-                    return
+            same = [folder for folder, record in trials.items() if is_same(record)]
+            if same:  # of copies, such as one made while the trial ran, the completed one, or that of the usual name
+                self._move(min(same, key=lambda one: (trials[one]["status"] != "completed", one != self.folder)))
+                return
         if self.folder in trials:
             changed = difference(trials[self.folder].get("config", {}), self.fields["config"])
             self._of_other_data = self.folder.name if changed.startswith(FINGERPRINT) and ";" not in changed else ""
