@@ -186,7 +186,7 @@ class Runner:
                 continue
             if running:
                 log.info("  #%d is taken over from %s, which has died", job.number, described_holder(found))
-                job.record.dead = found.get("lease")
+                job.record.dead = found.get("lease") or ""
                 job.tell(dead_lease=job.record.dead)
             self.alive.discard(key)
             del self.elsewhere[key]

@@ -83,7 +83,8 @@ class TrialRecord:
         fields: the content of ``trial.json``.
         note: what sets an earlier attempt in the folder apart from this trial, in words; "" for nothing.
         found: the record that :meth:`state` last found in the folder; empty if there was none.
-        dead: the lease of a process on another host that is known to have died; None if there is none.
+        dead: the lease of a process on another host that is known to have died, "" for a damaged one; None if there is
+            none.
     """
 
     def __init__(self, config: DictConfig, keys: Keys, write: bool = True) -> None:
@@ -174,10 +175,10 @@ class TrialRecord:
         if not self._named_by_overrides:
             return
         for is_same in (self._is_identical, self._is_of_earlier_config):
-            for folder, record in trials.items():
-                if is_same(record):
-                    self._move(folder)
-                    return
+            same = [folder for folder, record in trials.items() if is_same(record)]
+            if same:  # of copies, such as one made while the trial ran, the completed one, or that of the usual name
+                self._move(min(same, key=lambda one: (trials[one]["status"] != "completed", one != self.folder)))
+                return
         if self.folder in trials:
             changed = difference(trials[self.folder].get("config", {}), self.fields["config"])
             self._of_other_data = self.folder.name if changed.startswith(FINGERPRINT) and ";" not in changed else ""
@@ -251,7 +252,7 @@ class TrialRecord:
         while self.path.exists() and (earlier := read_record(self.path))["status"] == "running":
             alive = watch.look(self.path, earlier)
             if alive is False:
-                self.dead = earlier.get("lease")
+                self.dead = earlier.get("lease") or ""
             if alive is not None:
                 return
             if not told:
@@ -360,7 +361,7 @@ class TrialRecord:
     def _is_dead(self, earlier: dict[str, Any]) -> bool:
         """Whether the process of a record that says "running" is known to have died."""
         alive = holder_is_alive(self.path, earlier)
-        return alive is False or (alive is None and earlier.get("lease", "") == self.dead)
+        return alive is False or (alive is None and (earlier.get("lease") or "") == self.dead)
 
     def _files(self) -> list[str]:
         """The files in the folder that this attempt and those that it continues have written."""

@@ -153,6 +153,17 @@ def test_what_runs_elsewhere_is_named_and_left(tmp_path: Path) -> None:
     first.wait()
 
 
+def test_a_trial_without_a_lease_is_watched_before_it_is_taken_over(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, "lr=0.1,0.2", "jobs=2")
+    assert fleet.start("first").wait() == 0
+    for (path, record), damage in zip(fleet.records().items(), ({"lease": None}, {}), strict=True):
+        del record["lease"]
+        write_json(path, record | damage | {"status": "running", "host": "gone", "machine": "gone"})
+    assert fleet.start("second").wait(60) == 0
+    assert fleet.log("second").count("is taken over from") == 2
+    assert {record["status"] for record in fleet.records().values()} == {"completed"}
+
+
 def test_two_hosts_halve_a_grid_as_one_does(tmp_path: Path) -> None:
     rates = [0.1, 0.2, 0.3]
     fleet = Fleet(tmp_path, f"lr={','.join(map(str, rates))}", "epochs=4", "halving=3")

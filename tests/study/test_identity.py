@@ -77,12 +77,18 @@ def test_one_trial_in_other_words_is_run_once(train: Train, capsys: pytest.Captu
 def test_copies_of_a_trial_are_not_seeds(train: Train) -> None:
     study = train(*SMALL)
     (folder,) = study.iterdir()
-    (study / "copy").mkdir()
+    (study / "COPY").mkdir()
     for name in ("trial.json", "result.json", "metrics.csv"):
-        (study / "copy" / name).write_bytes((folder / name).read_bytes())
+        (study / "COPY" / name).write_bytes((folder / name).read_bytes())
     found = read_study(study)
     assert len(found.trials) == 1
     assert "it is the same trial as" in " ".join(found.notes)
+    # A copy that was made while the trial ran is not taken for it.
+    record = json.loads((folder / "trial.json").read_text())
+    (study / "COPY" / "trial.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    (study / "COPY" / "result.json").unlink()
+    train(*SMALL)
+    assert json.loads((study / "COPY" / "trial.json").read_text())["attempts"] == []
 
 
 @pytest.mark.slow
