@@ -199,7 +199,7 @@ def remarks(data: PhotoData, classes: Sequence[Row], duplicates: Sequence[Row]) 
     for name in ("val", "test"):
         if absent := [row["class"] for row in classes if row[name] == 0]:
             lines.append(f"Not in the {name} set, so that nothing is known of them: {listing(absent)}.")
-    if data.target == "mask" and (ignored := [name for name in data.classes if name.lower() in IGNORED]):
+    if data.target == "mask" and (ignored := [name for name in data.classes if name.lower().strip("_") in IGNORED]):
         lines.append(
             f"{ignored[0]} is learnt and judged like any other class. If it marks pixels without a label, rename it "
             "to unlabelled in the file or the option that names it, and its pixels count nowhere."
