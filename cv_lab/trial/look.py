@@ -190,6 +190,10 @@ def object_sizes(data: PhotoData) -> list[str]:
 def remarks(data: PhotoData, classes: Sequence[Row], duplicates: Sequence[Row]) -> list[str]:
     """Ordinary mistakes, with what to do about them."""
     lines = []
+    try:
+        data.refuse_one_class()
+    except ValueError as error:
+        lines.append(f"Training refuses these data: {error}.")
     most = max(row["train"] for row in classes)
     if rare := [row["class"] for row in classes if row["train"] * RARE <= most]:
         lines.append(
