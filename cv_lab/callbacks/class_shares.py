@@ -7,6 +7,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 from rich import get_console
 from rich.table import Table
+from rich.text import Text
 
 from cv_lab.data.base import ImageData
 from cv_lab.files import write_csv
@@ -59,7 +60,7 @@ def _print(rows: list[dict[str, Any]], unit: str) -> None:
         table.add_column("weight", justify="right")
     for row in sorted(rows, key=lambda row: -row["count"])[:MAX_PRINTED]:
         weight = [f"{row['weight']:.3g}"] if "weight" in row else []
-        table.add_row(row["class"], f"{100 * row['share']:.2f} %", *weight)
+        table.add_row(Text(row["class"]), f"{100 * row['share']:.2f} %", *weight)
     console = get_console()
     console.print(table)
     if len(rows) > MAX_PRINTED:

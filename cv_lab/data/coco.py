@@ -151,7 +151,7 @@ class Coco(MaskData):
         ]
         paths = [files[id] for id in ids]
         if self.target == "mask":
-            things = tuple(name for name in classes if name.lower() != BACKGROUND)
+            things = tuple(name for name in classes if name.lower().strip("_") != BACKGROUND)
             numbers = {id: things.index(classes[k]) if classes[k] in things else -1 for id, k in numbers.items()}
             painted = _PaintedMasks(some, numbers, self.annotation_files(split), things, problems)
             return self.decode(paths, painted, (BACKGROUND, *things), problems)

@@ -65,6 +65,8 @@ class MaskFolder(MaskData):
         found = pairs(images, masks, problems if not lists else Problems(images))
         if lists:
             found = _of_names(found, images, lists[split], problems)
+            if not found:
+                raise problems.nothing_left(len(lists[split]))
         if not found:
             raise FileNotFoundError(f"{images} holds no images")
         try:

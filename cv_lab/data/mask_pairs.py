@@ -97,7 +97,7 @@ def listed_names(root: Path, folder: str | None = LISTS) -> dict[Split, list[str
     if "train" not in found:
         return {}
     texts = {split: path.read_text("utf-8-sig").splitlines() for split, path in found.items()}
-    return {split: [line.strip() for line in lines if line.strip()] for split, lines in texts.items()}
+    return {s: list(dict.fromkeys(line.strip() for line in lines if line.strip())) for s, lines in texts.items()}
 
 
 def names_beside(root: Path) -> Names:

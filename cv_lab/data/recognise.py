@@ -392,7 +392,9 @@ def numbered_by_name(root: Path, target: str) -> Layout | None:
 def _object_files(name: str, data: ObjectFiles, about: str = "", takes: Sequence[str] = ()) -> Layout:
     counts = {split: len(images) for split, images in data.images.items()}
     options = {"root": str(data.root)} | ({} if data.target == "mask" else {"image_size": OBJECTS_SIZE})
-    return Layout(name, about + _in_sets(counts), type(data), options, takes=("image_size", "classes", *takes))
+    used = {path.parent for images in data.images.values() for path in images}
+    about += _in_sets(counts) + _unused(data.root, sorted(used), "files of objects")
+    return Layout(name, about, type(data), options, takes=("image_size", "classes", *takes))
 
 
 def _split_of(path: Path) -> Split:

@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Callback, Trainer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cv_lab.callbacks.evidence import TestEvidence
 from cv_lab.config import CONF, register_config, split_override
@@ -282,7 +283,7 @@ def print_table(rows: Sequence[Row]) -> None:
         print(f"{number}: {checkpoint}")
     table = Table("metric", *map(str, names_of(rows)), box=None, pad_edge=False)
     for metric, cells in by_metric(rows).items():
-        table.add_row(metric, *("\n".join(lines) for lines in cells))
+        table.add_row(Text(metric), *("\n".join(lines) for lines in cells))
     Console().print(table)
     print(f"n = {rows[0]['n']} images; below a figure its 95 % interval, and what it differs from that of 1")
 

@@ -190,6 +190,10 @@ def object_sizes(data: PhotoData) -> list[str]:
 def remarks(data: PhotoData, classes: Sequence[Row], duplicates: Sequence[Row]) -> list[str]:
     """Ordinary mistakes, with what to do about them."""
     lines = []
+    try:
+        data.refuse_one_class()
+    except ValueError as error:
+        lines.append(f"Training refuses these data: {error}.")
     most = max(row["train"] for row in classes)
     if rare := [row["class"] for row in classes if row["train"] * RARE <= most]:
         lines.append(
@@ -199,7 +203,7 @@ def remarks(data: PhotoData, classes: Sequence[Row], duplicates: Sequence[Row]) 
     for name in ("val", "test"):
         if absent := [row["class"] for row in classes if row[name] == 0]:
             lines.append(f"Not in the {name} set, so that nothing is known of them: {listing(absent)}.")
-    if data.target == "mask" and (ignored := [name for name in data.classes if name.lower() in IGNORED]):
+    if data.target == "mask" and (ignored := [name for name in data.classes if name.lower().strip("_") in IGNORED]):
         lines.append(
             f"{ignored[0]} is learnt and judged like any other class. If it marks pixels without a label, rename it "
             "to unlabelled in the file or the option that names it, and its pixels count nowhere."

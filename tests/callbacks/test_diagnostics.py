@@ -4,6 +4,7 @@ import csv
 import logging
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from cv_lab.callbacks.class_shares import ClassShares
 from cv_lab.callbacks.diagnostics import Diagnostics, findings_of, remedies_in_use
 from cv_lab.callbacks.history import EpochHistory
 from cv_lab.callbacks.timing import Timing
@@ -239,3 +241,16 @@ def test_a_longer_training_judges_the_epochs_that_it_continues_by_its_own_length
     (found,) = findings_of(epochs, planned_steps=40)  # a short training is judged at its end
     assert found == {"kind": "dead_learning", "epoch": 2, "message": "after 2", "recovered": None}
     assert findings_of(epochs, planned_steps=200) == []
+
+
+def test_names_in_brackets_are_no_markup_in_the_table_of_shares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = torch.tensor([0, 1]).byte().expand(1, 2, 2)
+    images = InMemoryImages(torch.zeros(1, 3, 2, 2).byte(), torch.zeros(1).long(), ("[red]", "[/x]"), masks=masks)
+    trainer = SimpleNamespace(is_global_zero=True, datamodule=SimpleNamespace(train=images))
+    task = SimpleNamespace(modules=lambda: [], target="mask", classes=images.classes)
+    ClassShares(tmp_path).setup(trainer, task, "fit")  # type: ignore[arg-type]
+    printed = capsys.readouterr().out
+    assert "[red]" in printed
+    assert "[/x]" in printed

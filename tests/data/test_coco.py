@@ -492,10 +492,11 @@ def test_objects_of_a_missing_image_are_not_drawn_on_another_of_its_last_name(tm
     assert data.problems[0]["kind"] == "images of whose name there is only the file of another"
 
 
-def test_a_category_called_background_is_background(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Background", "_background_"])  # as labelme has it
+def test_a_category_called_background_is_background(name: str, tmp_path: Path) -> None:
     """A square of 20 x 20 cats, 10 x 10 of which are background in front of them, at half of that size."""
     front = [[10, 20, 20, 20, 20, 30, 10, 30]]
-    categories = [{"id": 7, "name": "cat"}, {"id": 3, "name": "Background"}]
+    categories = [{"id": 7, "name": "cat"}, {"id": 3, "name": name}]
     some = [annotation(1), annotation(2, category=3, segmentation=front, bbox=[10, 20, 10, 10], area=100)]
     images = write(tmp_path, some, 1, content={"categories": categories}, target="mask").load("train")
     assert images.classes == ("background", "cat")

@@ -554,6 +554,11 @@ def test_sets_whose_names_of_classes_differ_are_refused(tmp_path: Path) -> None:
         ("mask", masks_in(("train/images", "train/masks")), "; test/ has no masks and is not used"),
         ("mask", masks_in(("images/train", "masks/train")), "; images/test/ has no masks and is not used"),
         ("instances", coco("train.json", "train"), "; test/ has no annotations and is not used"),
+        (
+            "boxes",
+            several(yolo(("images", "labels"), shape=BOX), text("classes.txt", "cat\ndog")),
+            "; test/ has no files of objects and is not used",
+        ),
     ],
 )
 def test_sets_without_labels_are_named(target: str, build: Build, words: str, tmp_path: Path) -> None:
@@ -576,3 +581,13 @@ def test_files_without_any_object_are_refused_in_words(text: str, tmp_path: Path
         (tmp_path / "images" / f"{path.stem}.xml").write_text(text)
     with pytest.raises(ValueError, match="none of its 8 images holds an object of any class"):
         OwnData(str(tmp_path), target="boxes").setup()
+
+
+def test_names_of_a_list_count_once_and_are_named_where_no_image_has_them(tmp_path: Path) -> None:
+    voc(tmp_path)
+    names = tmp_path / "ImageSets/Segmentation/train.txt"
+    names.write_text("0\n0\n1\n2\n")
+    assert len(OwnData(str(tmp_path), target="mask").load("train")) == 3
+    names.write_text("JPEGImages/0.jpg SegmentationClass/0.png\n")
+    with pytest.raises(ValueError, match=r"names of the list without an image: JPEGImages/0\.jpg SegmentationClass"):
+        OwnData(str(tmp_path), target="mask").load("train")

@@ -107,6 +107,14 @@ def test_checkpoints_with_other_metrics_have_empty_cells() -> None:
     assert evaluate.by_metric(rows) == {"f1": [["50 %"], []], "iou": [[], ["-"]]}
 
 
+def test_names_in_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"unit": "share", "low": None, "high": None, "p": None, "checkpoint": "a.ckpt", "number": 1, "n": 1}
+    evaluate.print_table([{**row, "metric": f"iou/{name}", "value": 0.5} for name in ("[red]", "[/x]")])
+    printed = capsys.readouterr().out
+    assert "iou/[red]" in printed
+    assert "iou/[/x]" in printed
+
+
 def test_all_images_are_those_of_each_set_once() -> None:
     data = Holder(("ant", "cat"))
     data.train, data.val, data.batch_size = data.test.subset([0, 1, 1]), data.test, 2

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cv_lab.trial.look import main
-from tests.data.test_own import LAYOUTS, coco, folders
+from tests.data.test_own import LAYOUTS, coco, folders, image
 
 Rows = list[dict[str, str]]
 
@@ -105,3 +105,11 @@ def test_objects_are_taken_before_masks_painted_from_them(capsys: pytest.Capture
     assert "areas of training objects: smallest " in capsys.readouterr().out
     page = Path("data_report/index.html").read_text()
     assert page.index("Smallest objects") < page.index("Largest objects")
+
+
+def test_one_class_alone_is_told_as_training_would(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(8):
+        image(Path(f"data/{number}.png"), number)
+    Path("data/labels.csv").write_text("\n".join(["file,label", *(f"{number}.png,cat" for number in range(8))]))
+    main(["data"])
+    assert "Training refuses these data: there is nothing to tell apart: of cat" in capsys.readouterr().out
