@@ -54,7 +54,7 @@ class MultiLabelPictures(Pictures):
         """The rows of ``class_scores.csv``."""
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
         scores = task.split_metrics("test").scores.compute()
-        counts = sum(images.class_counts().counts for images in data.test_sets())
+        counts = np.sum([images.class_counts().counts for images in data.test_sets()], axis=0)
         columns = (task.classes, counts, scores["ap"].tolist(), scores["f1"].tolist())
         return [
             {"class": name, "images": int(count), "ap": _cell(ap), "f1": _cell(f1)}
