@@ -16,7 +16,7 @@ from cv_lab.report import answers, background, figures, pictures, tables
 from cv_lab.report.finding import WARNINGS
 from cv_lab.report.findings import details, opening
 from cv_lab.report.latex import escaped
-from cv_lab.report.pdf import to_pdf
+from cv_lab.report.pdf import LETTERS, to_pdf
 from cv_lab.report.sections import Section, sections
 from cv_lab.report.trouble import reason
 from cv_lab.report.wording import clean, count, seconds, slug
@@ -62,11 +62,15 @@ def write_report(folder: Path) -> Report:
     write(folder / "trials.csv", lambda path: write_csv(path, tables.csv_rows(study.trials)))
     findings = json.dumps(_findings(parts), indent=2, default=float) + "\n"
     write(folder / "findings.json", partial(write_text, text=clean(findings)))
+    strange = False
     for part in parts:
         for figure in part["figures"]:
             path, picture = folder / FIGURES / part["files"][figure.key], clean(figure.svg())
             write(path, partial(write_text, text=picture))
             write(path.with_suffix(".pdf"), partial(write_text, text=to_pdf(picture)))
+            strange |= picture.encode(LETTERS, "replace").decode(LETTERS) != picture
+    if strange:
+        notes.append(f"{FIGURES}/*.pdf show “?” for letters that are not Western European; *.svg show all letters.")
     content = {"title": folder.resolve().name, "facts": facts(study), "sections": parts, "warnings": WARNINGS}
     content |= {"command_of_study": background.study_command(folder)}
     for name, template in (

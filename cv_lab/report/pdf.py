@@ -8,6 +8,7 @@ import zlib
 from itertools import pairwise
 from xml.etree import ElementTree
 
+LETTERS = "cp1252"  # those of the fonts; others become question marks
 INK = "#222222"  # what currentColor is on paper
 # Widths of Helvetica's characters from the space to the tilde, in thousandths of the size (Adobe's font metrics).
 WIDTHS = (
@@ -26,7 +27,7 @@ def to_pdf(svg: str) -> str:
     width, height = (float(root.get(side, "0")) for side in ("width", "height"))
     page = _Page()
     page.draw(root, 1.0)
-    content = "\n".join([f"1 0 0 -1 0 {height:g} cm", *page.operators]).encode("cp1252", "replace")
+    content = "\n".join([f"1 0 0 -1 0 {height:g} cm", *page.operators]).encode(LETTERS, "replace")
     packed = base64.a85encode(zlib.compress(content)).decode() + "~>"  # so that the file is plain text
     states = " ".join(f"/{name} << /ca {alpha:g} /CA {alpha:g} >>" for alpha, name in page.states.items())
     resources = f"<< /Font << /F 5 0 R /B 6 0 R >> /ExtGState << {states} >> >>"

@@ -62,7 +62,8 @@ class LinearProbing(Transfer):
         standardise: give the linear layer features of mean 0 and deviation 1, taken from a sample of the training
             images; one learning rate then suits all backbones.
         knn: the test also counts how often the `knn` nearest training images are right, as ``test/knn_accuracy``:
-            cosine similarity s, each votes with exp(s / 0.07) (Wu et al., 2018). None leaves it out.
+            cosine similarity s, each votes with exp(s / 0.07) (Wu et al., 2018). None leaves it out, and so does a test
+            of the training images, each of which would be its own neighbour.
         together: train the heads of a study's trials that differ in optimizer, schedule, learning rate and weight
             decay alone in one pass, see :mod:`cv_lab.frozen.shared_heads`.
     """
@@ -91,6 +92,7 @@ class LinearProbing(Transfer):
         self.standardise, self.knn, self.together = standardise, knn, together
         self.heads: SharedHeads | None = None
         self.knn_confusion = ConfusionMatrix(len(classes))
+        self.bank: Tensor | None = None  # in a test with neighbours: the training images' features, float (N, D)
 
     @property
     def linear(self) -> nn.Linear:
@@ -170,25 +172,27 @@ class LinearProbing(Transfer):
             self.model.head[0].fit(self._train_features(order[:STANDARDISE_SAMPLE]))  # type: ignore[index]
 
     def on_test_start(self) -> None:
-        if self.knn is not None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.bank = None
+        if self.knn is not None and all(images is not data.train for images in data.test_sets()):
             self.knn_confusion.reset()
             self.bank = F.normalize(self._train_features(torch.arange(len(data.train))), dim=1)
             self.bank_labels = data.train.labels.to(self.device)
 
     def evaluation_step(self, split: str, batch: Batch) -> None:
         super().evaluation_step(split, batch)
-        if split == "test" and self.knn is not None and len(batch["image"]):
+        if split == "test" and self.bank is not None and len(batch["image"]):
             self.knn_confusion.update(self._neighbours_vote(batch["image"]), batch["label"])
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
-        if self.knn is not None:
+        if self.bank is not None:
             self.log("test/knn_accuracy", accuracy(self.knn_confusion.compute()), logger=False)
 
     def _neighbours_vote(self, inputs: Tensor) -> Tensor:
         """The class that the nearest training images choose, int64 (N,)."""
         assert self.knn is not None
+        assert self.bank is not None
         features = self._features(inputs)
         with torch.autocast(self.device.type, enabled=False):  # half precision does not tell near neighbours apart
             similarity = F.normalize(features) @ self.bank.T

@@ -73,6 +73,7 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
     data, task = build_data_and_task(config)
     if config.monitor is not None:
         task.judge_by(config.monitor)
+        check_judged_class(data, config.monitor)
     checkpoint, log_from = _continue_from(record, standing, config, task)
     observers = _observers(config, record)
     best, last = best_and_last(record.folder / "checkpoints", task.monitor, task.mode)
@@ -112,6 +113,17 @@ def train_and_test(config: DictConfig, record: TrialRecord, standing: FolderStat
     add_test(result, task, tested, time.perf_counter() - start, trainer.strategy.root_device)
     log_hyperparameters(trainer, task, record, result)
     return result
+
+
+def check_judged_class(data: ImageData, monitor: str) -> None:
+    """Refuse a ``monitor`` of one class, ``val/NAME/CLASS``, that no validation image has: no epoch would be the best.
+
+    Raises:
+        ValueError: says so.
+    """
+    name = monitor.split("/", 2)[-1]
+    if monitor.count("/") > 1 and data.val.class_counts().counts[data.classes.index(name)] == 0:
+        raise ValueError(f"monitor={monitor}: no validation image has {name}, so that nothing would choose the epoch")
 
 
 def _observers(config: DictConfig, record: TrialRecord) -> Observers:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from cv_lab.report.chart import Axis, Key, Series, plot, sheet
+from cv_lab.report.page import write_report
 from cv_lab.report.pdf import to_pdf
+from tests.report.folders import make_trial
 
 
 def drawn(pdf: str) -> str:
@@ -36,6 +38,15 @@ def test_text_stands_where_its_anchor_says(anchor: str) -> None:
 
 def test_names_of_any_letters_are_kept_or_marked() -> None:
     assert "(é ± ?)" in drawn(text("é ± 猫", "start"))
+
+
+@pytest.mark.parametrize(("name", "told"), [("réseau", False), ("сеть", True)])
+def test_letters_that_a_pdf_lacks_are_told(name: str, told: bool, tmp_path: Path) -> None:
+    for lr in (0.1, 0.01):
+        make_trial(tmp_path, f"lr={lr}", 0.5 + lr, parameters={"lr": lr, "model": f"{name}{lr}"})
+    report = write_report(tmp_path)
+    assert any("*.pdf show “?”" in note for note in report.notes) == told
+    assert ("*.pdf show “?”" in (tmp_path / "report.md").read_text()) == told
 
 
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no poppler is installed")

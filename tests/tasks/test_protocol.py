@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.tasks.base import Task
 from cv_lab.tasks.classification import Classification
 from cv_lab.tasks.finetuning import FineTuning
@@ -18,6 +20,7 @@ from cv_lab.tasks.multilabel import MultiLabelClassification
 from cv_lab.tasks.semantic_segmentation import SemanticSegmentation
 from cv_lab.training.losses import CrossEntropy
 from cv_lab.training.units import LOSS, Unit
+from cv_lab.trial.train import check_judged_class
 from tests.conftest import PLAIN, TINY
 
 Train = Callable[..., Path]
@@ -144,3 +147,12 @@ def test_a_task_exports_its_own_probabilities() -> None:
     found = program.module()(images)
     torch.testing.assert_close(found, task(task.preprocessing(images)).sigmoid())
     assert not torch.allclose(found.sum(1), torch.ones(2))
+
+
+def test_a_class_that_is_not_validated_chooses_no_epoch() -> None:
+    images = InMemoryImages(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.long), ("a", "b/c"))
+    data: Any = SimpleNamespace(val=images, classes=images.classes)
+    check_judged_class(data, "val/loss")
+    check_judged_class(data, "val/iou/a")
+    with pytest.raises(ValueError, match="no validation image has b/c"):
+        check_judged_class(data, "val/iou/b/c")

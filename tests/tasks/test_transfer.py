@@ -1,11 +1,13 @@
 """Fine-tuning and linear probing, below the command line."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.models.backbones import TimmNetwork
 from cv_lab.tasks.finetuning import FineTuning
 from cv_lab.tasks.linear_probing import LinearProbing, Standardise
@@ -63,3 +65,15 @@ def test_neighbours_vote_by_similarity(mixed: bool) -> None:
     # The one very near counts more than the two that are 53 degrees away.
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         assert task._neighbours_vote(torch.tensor([[5.0, 0.0], [-3.0, 0.1]])).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("tested", ["test", "train"])
+def test_images_are_no_neighbours_of_themselves(tested: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = LinearProbing(**PARTS, knn=1)
+    pixels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    sets = {name: InMemoryImages(pixels, torch.tensor([0, 1]), ("a", "b")) for name in ("train", "test")}
+    data = SimpleNamespace(train=sets["train"], test_sets=lambda: [sets[tested]])
+    monkeypatch.setattr(LinearProbing, "trainer", SimpleNamespace(datamodule=data))
+    monkeypatch.setattr(LinearProbing, "_train_features", lambda self, index: torch.eye(2)[index])
+    task.on_test_start()
+    assert (task.bank is None) == (tested == "train")
