@@ -77,6 +77,9 @@ class OwnData(PhotoData):
     def files_of(self, split: Split) -> list[str]:
         return self.inner.files_of(split)
 
+    def sizes_of(self, split: Split) -> list[tuple[int, int]]:
+        return self.inner.sizes_of(split)
+
     def setup(self, stage: str | None = None) -> None:
         """Say what was recognised, and set up its data module."""
         if self.train is not None:

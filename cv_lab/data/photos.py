@@ -101,8 +101,16 @@ class PhotoData(ImageData):
         return samples.showing(samples.images.cropped(crop))
 
     def files_of(self, split: Split) -> list[str]:
+        return self._of_split(split, self.files)
+
+    def sizes_of(self, split: Split) -> list[tuple[int, int]]:
+        """Width and height of the files of the images of `split`; empty where images have no files of their own."""
+        return self._of_split(split, self.sizes)
+
+    def _of_split(self, split: Split, values: Sequence[list[Any]]) -> list[Any]:
+        """Those of `values`, one for each file that was loaded, that belong to the images of `split`."""
         loaded = [split for split in self.splits() if split != "val" or self.validation == "split"]
-        files = dict(zip(loaded, self.files, strict=False))  # none where images lie in one array
+        files = dict(zip(loaded, values, strict=False))  # none where images lie in one array
         images = getattr(self, split)
         if not files:
             return []

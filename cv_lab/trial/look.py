@@ -30,7 +30,7 @@ from cv_lab.data.recognise import TASKS, target_of
 from cv_lab.files import write_csv
 from cv_lab.tasks.base import Task
 from cv_lab.text import listing
-from cv_lab.trial.look_page import Findings, areas_of, file_of, numbers, read_by, sets_of, write_page
+from cv_lab.trial.look_page import Findings, areas_of, files_of, numbers, read_by, sets_of, write_page
 
 SHOWN = 128  # pixels: side of images of classes and labels, which are scaled for the page alone
 RARE = 10  # a class with this fraction of the most frequent one's images, or less, is called rare
@@ -153,9 +153,10 @@ def near_duplicates(data: PhotoData) -> list[Row]:
     """For each image of a set that looks like one of another set, the most similar of these."""
     sets = {name: images for name, images in sets_of(data).items() if name != "val" or data.val is not data.test}
     small = {name: thumbnails(images) for name, images in sets.items()}
+    files = {name: files_of(data, name) for name in sets}
     names = list(sets)
     return [
-        {"one": file_of(data, one, i), "other": file_of(data, other, j), "sets": f"{one}/{other}"}
+        {"one": files[one][i], "other": files[other][j], "sets": f"{one}/{other}"}
         for k, one in enumerate(names)
         for other in names[k + 1 :]
         for i, j in most_alike(small[one], small[other])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
+from cv_lab.data.base import Split
 from cv_lab.data.in_memory import InMemoryImages
 from cv_lab.data.instances import InstanceImages
 from cv_lab.data.label_sets import LabelledImages
@@ -119,7 +120,7 @@ def samples(data: PhotoData, colors: NDArray[np.uint8]) -> list[Figure]:
 def annotated(data: PhotoData, images: InMemoryImages, number: int, colors: NDArray[np.uint8]) -> Figure:
     """An image with its mask, objects or labels."""
     pixels = images.images[torch.tensor([number])][0].permute(1, 2, 0).numpy()
-    name = Path(file_of(data, "train", number)).name
+    name = Path(files_of(data, "train")[number]).name
     if isinstance(images, InstanceImages):
         objects = images.objects[number]
         height, width = (max(1, round(objects.size[k] * objects.scale[1 - k])) for k in (0, 1))
@@ -153,7 +154,7 @@ def _object(data: PhotoData, area: float, share: float, image: int, number: int,
     limits = objects.size[::-1]
     left, top = (int(max(0, at + long / 2 - side / 2)) for at, long in ((x, width), (y, height)))
     right, bottom = (int(min(limit, at + side)) for limit, at in zip(limits, (left, top), strict=True))
-    file = file_of(data, "train", image)
+    file = files_of(data, "train")[image]
     with opened(Path(file)) as photo:
         part = photo.part((left, top, right, bottom), (bottom - top, right - left))
     mask = rle.decode(objects.truth[number])[top:bottom, left:right]
@@ -172,16 +173,15 @@ def areas_of(images: InstanceImages) -> list[tuple[float, float, int, int]]:
     ]
 
 
-def sets_of(data: PhotoData) -> dict[str, InMemoryImages]:
+def sets_of(data: PhotoData) -> dict[Split, InMemoryImages]:
     """The images of each set."""
     assert data.train is not None
     return {"train": data.train, "val": data.val, "test": data.test}
 
 
-def file_of(data: PhotoData, name: str, number: int) -> str:
-    """The file of an image of a set, or its number in arrays."""
-    row = int(sets_of(data)[name].rows[number])
-    return _of_file(data, name, number, read_by(data).files) or f"{name} {row}"
+def files_of(data: PhotoData, name: Split) -> list[str]:
+    """The files of the images of a set, or their numbers in arrays."""
+    return data.files_of(name) or [f"{name} {row}" for row in sets_of(data)[name].rows.tolist()]
 
 
 def read_by(data: PhotoData) -> PhotoData:
@@ -189,24 +189,14 @@ def read_by(data: PhotoData) -> PhotoData:
     return data.inner if isinstance(data, OwnData) else data
 
 
-def _of_file(data: PhotoData, name: str, number: int, values: Sequence[Sequence[Any]]) -> Any:
-    """The one of `values`, of the files of each split, that belongs to an image of a set; None if it has no file."""
-    inner = read_by(data)
-    splits = [split for split in inner.splits() if split != "val" or inner.validation != "test"]
-    each = dict(zip(splits, values, strict=False))
-    own = name == "test" and "test" in splits
-    source = each.get("test", []) if own else [*each.get("train", []), *each.get("val", [])]
-    row = int(sets_of(data)[name].rows[number])
-    return source[row] if row < len(source) else None
-
-
 def _shown(data: PhotoData, number: int, frame: Sequence[int]) -> tuple[int, int]:
     """Height and width that a training image fills of its frame, at whose upper left it lies."""
-    size = _of_file(data, "train", number, read_by(data).sizes)
-    if size is None or read_by(data).fit != "pad":
+    sizes = data.sizes_of("train")
+    if not sizes or read_by(data).fit != "pad":
         return frame[0], frame[1]
-    scale = min(frame[0] / size[1], frame[1] / size[0])
-    return max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
+    width, height = sizes[number]
+    scale = min(frame[0] / height, frame[1] / width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def label_of(images: InMemoryImages, number: int, classes: Sequence[str]) -> str:
