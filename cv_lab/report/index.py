@@ -7,9 +7,10 @@ from pathlib import Path
 from cv_lab.files import write_text
 from cv_lab.report.finding import WARNINGS
 from cv_lab.report.findings import opening
-from cv_lab.report.page import facts, render
+from cv_lab.report.page import facts
 from cv_lab.report.sections import sections
 from cv_lab.report.tables import results_table
+from cv_lab.report.templates import render
 from cv_lab.report.wording import clean
 from cv_lab.study.read import read_study
 

@@ -1,7 +1,6 @@
 """The report's parts put together, as a page and as Markdown, and written to the study's folder."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,15 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from cv_lab.files import write_csv, write_text
 from cv_lab.report import answers, background, figures, pictures, tables
 from cv_lab.report.finding import WARNINGS
 from cv_lab.report.findings import details, opening
-from cv_lab.report.latex import escaped
 from cv_lab.report.pdf import LETTERS, to_pdf
 from cv_lab.report.sections import Section, sections
+from cv_lab.report.templates import render
 from cv_lab.report.trouble import reason
 from cv_lab.report.wording import clean, count, seconds, slug
 from cv_lab.study.read import FIGURES, Study, read_study
@@ -217,27 +214,3 @@ def facts(study: Study) -> list[str]:
 
 def _dirty(study: Study) -> str:
     return " with uncommitted changes" if any(t.record.get("git_dirty") for t in study.trials) else ""
-
-
-def render(template: str, content: dict[str, Any]) -> str:
-    """A template of this folder, filled in."""
-    latex = {"block_start_string": "<%", "block_end_string": "%>"} if template.endswith(".tex.jinja") else {}
-    if latex:  # which has braces and per cents of its own
-        latex |= {"variable_start_string": "<<", "variable_end_string": ">>", "comment_start_string": "<#"}
-        latex |= {"comment_end_string": "#>"}
-    environment = jinja2.Environment(
-        **latex,  # type: ignore[arg-type]
-        loader=jinja2.PackageLoader("cv_lab.report", "."),
-        autoescape=template.endswith(".html.jinja"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"md": _markdown, "tex": escaped}
-    words = environment.get_template(template).render(content)
-    return re.sub(r"\n{3,}", "\n\n", words) if template.endswith(".md.jinja") else words
-
-
-def _markdown(value: object) -> str:
-    """Text with everything that Markdown or its tables would take for markup escaped, in one line."""
-    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(str(value).split()))

@@ -10,7 +10,6 @@ what is said of each image, and pictures in predictions/.
 """
 
 import argparse
-import html
 import logging
 import math
 import os
@@ -40,6 +39,7 @@ from cv_lab.data.in_memory import InMemoryImages, eval_loader
 from cv_lab.files import write_csv, write_text
 from cv_lab.report.evidence import Evidence
 from cv_lab.report.statistics import bootstrap_interval, compare_images
+from cv_lab.report.templates import render
 from cv_lab.tasks.base import Task
 from cv_lab.trial.build import load_task
 from cv_lab.trial.predict import add_loading
@@ -52,7 +52,6 @@ PICTURES = {  # of each target, the option of conf/pictures
     "instances": "instances",
     "boxes": "instances",
 }
-CSS = Path(__file__).parents[1] / "report" / "page.css"
 Row = dict[str, Any]
 
 
@@ -302,25 +301,12 @@ def by_metric(rows: Sequence[Row]) -> dict[str, list[list[str]]]:
 
 def page(rows: Sequence[Row], folders: Sequence[Path], out: Path, split: str) -> str:
     """HTML with the metrics, a column for each checkpoint, and the pictures in `folders` within `out`."""
-    names = "".join(f"<p>{number}: {html.escape(name)}</p>" for number, name in names_of(rows).items())
-    lines = [f"<th>metric</th>{''.join(f'<th>{number}</th>' for number in names_of(rows))}"]
-    for metric, cells in by_metric(rows).items():
-        filled = ("<br>".join(map(html.escape, parts)) for parts in cells)
-        lines.append(f"<td>{html.escape(metric)}</td>" + "".join(f"<td>{text}</td>" for text in filled))
-    table = f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-    pictures = ""
-    for number, folder in enumerate(folders, start=1):
-        files = sorted((out / folder / "predictions").glob("*.png"))
-        images = "".join(
-            f'<p><img style="max-width:100%" src="{(folder / "predictions" / file.name).as_posix()}"></p>'
-            for file in files
-        )
-        pictures += f"<h2>Pictures of {number}</h2>{images}" if files else ""
-    note = (
-        f"{rows[0]['n']} images ({split}). Below a figure stand its 95 % interval, and what it differs from that of 1."
-    )
-    head = f"<!doctype html><meta charset=utf-8><title>Evaluation</title><style>{CSS.read_text()}</style>"
-    return f"{head}<main><h1>Evaluation</h1>{names}<p>{note}</p>{table}{pictures}</main>"
+    pictures = {
+        number: [path.relative_to(out).as_posix() for path in sorted((out / folder / "predictions").glob("*.png"))]
+        for number, folder in enumerate(folders, start=1)
+    }
+    content = {"names": names_of(rows), "metrics": by_metric(rows), "pictures": pictures}
+    return render("evaluate.html.jinja", {**content, "images": rows[0]["n"], "split": split}, "cv_lab.trial")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from cv_lab.data.photos import PhotoData
 from cv_lab.data.pixels import opened
 from cv_lab.files import write_text
 from cv_lab.pictures import draw
+from cv_lab.report.templates import render
 
 SAMPLES = 24  # images of the training set on the page
 EXTREMES = 6  # smallest and largest objects each
@@ -30,7 +30,6 @@ ROWS = 100  # of long tables; the csv files have all
 TILE = 240  # pixels: longer side of a picture
 CONTEXT = 2  # side of the part that shows an object, in sides of its box
 LEAST = 40  # pixels of the image that are shown around a small object
-CSS = Path(__file__).parents[1] / "report" / "page.css"
 
 
 class Findings(NamedTuple):
@@ -66,19 +65,11 @@ class Figure(NamedTuple):
 
 def write_page(findings: Findings, data: PhotoData, file: Path) -> None:
     """Write the page of a data set that is set up."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cv_lab.trial", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     assert data.train is not None
     colors = draw.mask_palette(data.classes, data.classes.index("background") if "background" in data.classes else None)
     smallest, largest = extremes(data, colors)
     content = {
         **findings._asdict(),
-        "css": CSS.read_text(),
         "most": max(1, *(row["train"] for row in findings.classes)),
         "numbers": numbers(findings),
         "rows": ROWS,
@@ -90,7 +81,7 @@ def write_page(findings: Findings, data: PhotoData, file: Path) -> None:
         "smallest": smallest,
         "largest": largest,
     }
-    write_text(file, environment.get_template("look.html.jinja").render(content))
+    write_text(file, render("look.html.jinja", content, "cv_lab.trial"))
 
 
 def numbers(findings: Findings) -> list[dict[str, str]]:
